@@ -1,0 +1,32 @@
+# Every target works from a fresh clone: the environment is made on first use.
+SHELL := /bin/bash
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+PYTHON ?= python3
+
+.PHONY: env repro test test-slow lint lock-check
+
+env: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+repro: env
+	dvc repro
+	python -m meal results
+
+test: env
+	python -m pytest
+
+test-slow: env
+	python -m pytest -m slow
+
+lint: env
+	ruff check .
+	ruff format --check .
+	mypy
+
+# dvc.lock must fit the code and params.yaml: nothing may be left to run.
+lock-check: env
+	python -m meal lock-check

@@ -1,0 +1,1 @@
+"""MEAL: several trained networks distilled into one, by similarity and adversarial learning."""

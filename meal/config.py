@@ -1,0 +1,397 @@
+"""The schema of params.yaml: checks every key and value, and cuts it into one slice per stage.
+
+A stage reads its slice alone, so that a parameter re-runs only the stages it concerns.
+This module imports neither torch nor numpy: `configure` must start at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+
+Name = Annotated[str, Field(pattern=NAME, max_length=64)]
+
+
+def _no_bool(value: object) -> object:
+    """YAML's `yes` and `true` would otherwise pass as the number 1."""
+    if isinstance(value, bool):
+        raise ValueError("a number is expected, not a truth value")
+    return value
+
+
+def _off(value: object) -> object:
+    """YAML 1.1 reads a bare `off` as false; params.yaml may write it without quotes."""
+    return "off" if value is False else value
+
+
+Positive = Annotated[float, BeforeValidator(_no_bool), Field(gt=0)]
+NonNegative = Annotated[float, BeforeValidator(_no_bool), Field(ge=0)]
+Fraction = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, lt=1)]
+Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
+Index = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]
+Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**63)]
+
+Precision = Literal["float32", "bfloat16"]
+Similarity = Literal["ce", "kl", "l1", "l2", "l1_soft", "l2_soft"]
+Adversarial = Annotated[
+    Literal["off", "minimax", "non_saturating", "cooperative"], BeforeValidator(_off)
+]
+Selection = Literal["random", "mean", "random_per_image"]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: unknown keys, infinities and NaN are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Network(Section):
+    """What a name under `networks` stands for."""
+
+    arch: str
+    width: Positive = 1.0
+    seed: Seed = 0
+
+
+class Data(Section):
+    """How the images are prepared and split."""
+
+    root: str | None = None
+    image_size: Annotated[int, BeforeValidator(_no_bool), Field(ge=16, le=64)] | None = None
+    validation_fraction: Annotated[float, BeforeValidator(_no_bool), Field(gt=0, lt=1)] = 0.1
+    split_seed: Seed = 0
+
+
+class Views(Section):
+    """The augmented forms of a training image. `count` is how many of them teachers answer."""
+
+    seed: Seed = 0
+    count: Count = 8
+    crop_padding: Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=16)] = 4
+    flip: bool | Literal["auto"] = "auto"
+
+
+class Schedule(Section):
+    """A learning rate over the epochs.
+
+    `cosine` falls to zero; `step` multiplies by `lr_gamma` at each of `milestones` (epochs, counted
+    from 0); `constant` stays. `warmup_epochs` rises linearly to the full rate first.
+    """
+
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    milestones: list[Count] = []
+    lr_gamma: Positive = 0.1
+    warmup_epochs: NonNegative = 0.0
+
+
+class Optimisation(Schedule):
+    """SGD with Nesterov momentum, as in the paper's CIFAR settings."""
+
+    lr: Positive
+    momentum: Fraction = 0.9
+    nesterov: bool = True
+    weight_decay: NonNegative = 0.0
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Optimisation:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov: true needs momentum above 0")
+        return self
+
+
+class Training(Optimisation):
+    """One run of the training loop. `batch_size` counts images."""
+
+    epochs: Count
+    batch_size: Annotated[int, BeforeValidator(_no_bool), Field(ge=2)]
+    precision: Precision = "float32"
+
+
+class Weights(Section):
+    """Weights of the parts of a loss: one for the logits; one for all blocks, or one per block."""
+
+    logits: NonNegative = 1.0
+    blocks: NonNegative | list[NonNegative] = 1.0
+
+    def of_blocks(self, count: int) -> list[float]:
+        """One weight for each of `count` blocks in use."""
+        return self.blocks if isinstance(self.blocks, list) else [self.blocks] * count
+
+
+class SimilarityChoice(Section):
+    """Which similarity loss compares the logits, and which the blocks."""
+
+    logits: Similarity = "ce"
+    blocks: Similarity = "l2"
+
+
+class Method(Section):
+    """The MEAL objective (AAAI 2019, section 3)."""
+
+    selection: Selection = "random"
+    similarity: SimilarityChoice = SimilarityChoice()
+    temperature: Positive = 1.0
+    alpha: NonNegative = 1.0
+    gamma: Weights = Weights()
+    blocks: list[Count] = [1, 2, 3]
+    norm: Literal["standardise", "none"] = "standardise"
+    adversarial: Adversarial = "minimax"
+    beta: NonNegative = 1.0
+    eta: Weights = Weights()
+    discriminator: Optimisation
+    label_weight: NonNegative = 0.0
+
+    @model_validator(mode="after")
+    def _blocks_fit_weights(self) -> Method:
+        if self.norm == "none" and self.selection == "mean" and self.blocks:
+            raise ValueError(
+                "norm: none cannot go with selection: mean, whose blocks are standardised; "
+                "allowed: norm: standardise, or blocks: []"
+            )
+        if len(set(self.blocks)) != len(self.blocks):
+            raise ValueError(f"blocks: {self.blocks} repeats a block")
+        for name, weights in (("gamma", self.gamma), ("eta", self.eta)):
+            if isinstance(weights.blocks, list) and len(weights.blocks) != len(self.blocks):
+                raise ValueError(
+                    f"{name}.blocks has {len(weights.blocks)} weights; give one number, "
+                    f"or one for each of the {len(self.blocks)} blocks in use"
+                )
+        return self
+
+
+class Distill(Training, Method):
+    """How the student learns: its budget, which the baseline shares, and the method."""
+
+    seed: Seed = 0
+
+
+class Cache(Section):
+    """How teachers' answers are stored. `blocks`: into how many blocks a network is cut."""
+
+    dtype: Literal["float16", "float32"] = "float16"
+    blocks: Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=8)] = 3
+
+
+class Runtime(Section):
+    """What changes speed and nothing else; part of no slice, so that it re-runs nothing."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
+    deterministic: bool = True
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    dataset: str
+    student: Name
+    teachers: Annotated[list[Name], Field(min_length=1)]
+    networks: Annotated[dict[Name, Network], Field(min_length=1)]
+    data: Data = Data()
+    views: Views = Views()
+    teaching: Training
+    cache: Cache = Cache()
+    distill: Distill
+    runtime: Runtime = Runtime()
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Params:
+        known = ", ".join(self.networks)
+        if self.student not in self.networks:
+            raise ValueError(f"student: {self.student!r} is not one of networks ({known})")
+        for teacher in self.teachers:
+            if teacher not in self.networks:
+                raise ValueError(f"teachers: {teacher!r} is not one of networks ({known})")
+        repeated = sorted({name for name in self.teachers if self.teachers.count(name) > 1})
+        if repeated:
+            raise ValueError(f"teachers: {', '.join(repeated)} is named twice; name each once")
+        missing = [block for block in self.distill.blocks if block > self.cache.blocks]
+        if missing:
+            raise ValueError(
+                f"distill.blocks: {missing[0]} is not one of the {self.cache.blocks} blocks "
+                "of cache.blocks"
+            )
+        return self
+
+
+class PrepareSlice(Section):
+    """What `prepare` reads."""
+
+    dataset: str
+    data: Data
+
+
+class ViewsSlice(Section):
+    """A family of views with nothing left to resolve."""
+
+    seed: Seed
+    crop_padding: int
+    flip: bool
+
+
+class SupervisedSlice(Section):
+    """What `teacher@NAME` and `baseline` read."""
+
+    name: str
+    network: Network
+    views: ViewsSlice
+    training: Training
+
+
+class CacheSlice(Section):
+    """What `cache@NAME` reads."""
+
+    name: str
+    views: ViewsSlice
+    view_count: int
+    cache: Cache
+
+
+class EnsembleSlice(Section):
+    """What `ensemble` reads."""
+
+    teachers: list[str]
+
+
+class DistillSlice(Section):
+    """What `distill` reads. `block_count`: into how many blocks the student is cut."""
+
+    name: str
+    network: Network
+    views: ViewsSlice
+    view_count: int
+    block_count: int
+    distill: Distill
+
+
+def load_params(path: Path) -> Params:
+    """Read and check a params file.
+
+    Raises:
+        ValueError: one line per fault, each naming the key, the value and what is allowed.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path.name} cannot be read: {reason}") from None
+    if not isinstance(raw, dict):
+        raise ValueError(f"{path.name} holds no keys; start from the one in the repository")
+    return parse(Params, raw, source=path.name)
+
+
+SliceT = TypeVar("SliceT", bound=BaseModel)
+
+
+def load_slice(model: type[SliceT], path: Path) -> SliceT:
+    """Read a slice that `configure` wrote.
+
+    Raises:
+        ValueError: if it is missing or of another version; `dvc repro configure` mends both.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        return parse(model, raw, source=str(path))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{error} (mend it with: dvc repro --force configure)") from None
+
+
+def parse(model: type[SliceT], raw: Mapping[str, Any], *, source: str) -> SliceT:
+    """Validate `raw` as `model`; faults become one ValueError with a line for each."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        lines = [_explain(model, fault, source) for fault in error.errors()]
+        raise ValueError("\n".join(dict.fromkeys(lines))) from None
+
+
+def check_choice(source: str, key: str, value: str, allowed: Collection[str]) -> None:
+    """Raise the error of an unknown choice, in the form of every other configuration error."""
+    if value not in allowed:
+        raise ValueError(
+            f"{source}: {key}: {value!r} is unknown; allowed: {', '.join(sorted(allowed))}"
+        )
+
+
+def resolve(params: Params, *, flip: bool) -> dict[str, Section]:
+    """Cut checked parameters into the slices of the stages, keyed by their path.
+
+    Args:
+        params: the checked parameters.
+        flip: whether the dataset's images may be mirrored, for `views.flip: auto`.
+    """
+    views = ViewsSlice(
+        seed=params.views.seed,
+        crop_padding=params.views.crop_padding,
+        flip=flip if params.views.flip == "auto" else params.views.flip,
+    )
+    student = params.networks[params.student]
+    # The baseline gets the student's budget: its epochs and batch size, so equal steps.
+    budget = {"epochs": params.distill.epochs, "batch_size": params.distill.batch_size}
+    slices: dict[str, Section] = {
+        "prepare": PrepareSlice(dataset=params.dataset, data=params.data),
+        "ensemble": EnsembleSlice(teachers=params.teachers),
+        "baseline": SupervisedSlice(
+            name=params.student,
+            network=student,
+            views=views,
+            training=params.teaching.model_copy(update=budget),
+        ),
+        "distill": DistillSlice(
+            name=params.student,
+            network=student,
+            views=views,
+            view_count=params.views.count,
+            block_count=params.cache.blocks,
+            distill=params.distill,
+        ),
+    }
+    for name in params.teachers:
+        slices[f"teachers/{name}"] = SupervisedSlice(
+            name=name, network=params.networks[name], views=views, training=params.teaching
+        )
+        slices[f"caches/{name}"] = CacheSlice(
+            name=name, views=views, view_count=params.views.count, cache=params.cache
+        )
+    return slices
+
+
+def _explain(model: type[BaseModel], fault: Any, source: str) -> str:
+    """One fault in one line: file, key, value, what is allowed."""
+    location = [part for part in fault["loc"] if not _is_union_tag(part)]
+    key = ".".join(str(part) for part in location)
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        return f"{source}: {key} is unknown; allowed here: {', '.join(_siblings(model, location))}"
+    if fault["type"] == "missing":
+        return f"{source}: {key} is missing"
+    if not key:
+        return f"{source}: {message}"
+    value = repr(fault["input"])
+    shown = value if len(value) <= 60 else value[:57] + "..."
+    return f"{source}: {key}={shown}: {message[0].lower() + message[1:]}"
+
+
+def _is_union_tag(part: int | str) -> bool:
+    """Pydantic adds the tried member of a union to the path; users never wrote it."""
+    return isinstance(part, str) and (
+        part in {"bool", "float", "[key]"} or part.startswith(("list[", "literal[", "constrained-"))
+    )
+
+
+def _siblings(model: type[BaseModel], location: list[int | str]) -> list[str]:
+    """The keys that are allowed where an unknown one stood."""
+    current: Any = model
+    for part in location[:-1]:
+        field = getattr(current, "model_fields", {}).get(part)
+        if field is not None:
+            current = field.annotation
+        else:  # an entry of a dictionary of sections
+            current = current.__args__[1]
+    return list(current.model_fields)

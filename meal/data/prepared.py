@@ -1,0 +1,157 @@
+"""What `prepare` leaves on disk: three splits as uint8 arrays, and a manifest that seals them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from meal.config import PrepareSlice
+from meal.data.sources import SOURCES, RawImages
+from meal.files import atomic_folder, fingerprint, read_json, sha256, write_json
+
+SPLITS = ("train", "validation", "test")
+Split = Literal["train", "validation", "test"]
+
+MEND = "mend it with: dvc repro --force prepare"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The prepared data. Splits are read when asked for.
+
+    Attributes:
+        folder: where the arrays lie.
+        manifest: dataset, title, classes, counts, shape, mean, deviation, file checksums.
+        fingerprint: one digest of images, labels and their split.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """One digest of all images, labels and their split."""
+        return str(self.manifest["fingerprint"])
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return len(self.manifest["classes"])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        height, width, channels = self.manifest["shape"]
+        return channels, height, width
+
+    def images(self, split: Split) -> torch.Tensor:
+        """The uint8 images `(N, H, W, C)` of a split."""
+        return torch.from_numpy(self._read(f"{split}_images.npy"))
+
+    def labels(self, split: Split) -> torch.Tensor:
+        """The int64 labels `(N,)` of a split."""
+        return torch.from_numpy(self._read(f"{split}_labels.npy"))
+
+    def _read(self, name: str) -> NDArray[Any]:
+        path = self.folder / name
+        if not path.is_file() or sha256(path) != self.manifest["files"].get(name):
+            raise ValueError(f"{path} is missing or damaged; {MEND}")
+        return np.load(path, allow_pickle=False)
+
+
+def open_prepared(folder: Path) -> Prepared:
+    """Open the output of `prepare`.
+
+    Raises:
+        ValueError: if the manifest is missing or damaged.
+    """
+    try:
+        manifest = read_json(folder / "manifest.json")
+    except ValueError as error:
+        raise ValueError(f"{error}; {MEND}") from None
+    if manifest.get("fingerprint") != fingerprint(manifest.get("files")):
+        raise ValueError(f"{folder / 'manifest.json'} is damaged; {MEND}")
+    return Prepared(folder, manifest)
+
+
+def prepare(config: PrepareSlice, folder: Path) -> Prepared:
+    """Read a source, resize, split off the validation images, write all to `folder`.
+
+    Raises:
+        ValueError: if the source cannot be read or a class is too small to be split.
+    """
+    source = SOURCES[config.dataset]
+    root = Path(config.data.root).expanduser() if config.data.root else None
+    raw = source.read(root)
+    size = config.data.image_size or source.image_size
+    train, validation = _split(raw, config)
+    arrays = {
+        "train_images": _resize(raw.train_images[train], size),
+        "train_labels": raw.train_labels[train],
+        "validation_images": _resize(raw.train_images[validation], size),
+        "validation_labels": raw.train_labels[validation],
+        "test_images": _resize(raw.test_images, size),
+        "test_labels": raw.test_labels,
+    }
+    with atomic_folder(folder) as temporary:
+        for name, array in arrays.items():
+            np.save(temporary / f"{name}.npy", array)
+        files = {f"{name}.npy": sha256(temporary / f"{name}.npy") for name in arrays}
+        # Grey levels are counted, not averaged: exact, and no float copy of the images.
+        pixels = arrays["train_images"].reshape(-1, arrays["train_images"].shape[-1])
+        levels = np.stack([np.bincount(channel, minlength=256) for channel in pixels.T])
+        shares = levels / len(pixels)
+        values = np.arange(256) / 255
+        mean = shares @ values
+        deviation = np.sqrt(np.maximum(shares @ values**2 - mean**2, 1e-12))
+        write_json(
+            temporary / "manifest.json",
+            {
+                "dataset": config.dataset,
+                "title": source.title,
+                "classes": list(raw.classes),
+                "counts": {split: len(arrays[f"{split}_labels"]) for split in SPLITS},
+                "shape": list(arrays["train_images"].shape[1:]),
+                "mean": [round(float(value), 6) for value in mean],
+                "deviation": [round(float(value), 6) for value in deviation],
+                "files": files,
+                "fingerprint": fingerprint(files),
+            },
+        )
+    return open_prepared(folder)
+
+
+def _split(raw: RawImages, config: PrepareSlice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of training and validation images, stratified by class, each in rising order."""
+    from sklearn.model_selection import train_test_split
+
+    try:
+        train, validation = train_test_split(
+            np.arange(len(raw.train_labels)),
+            test_size=config.data.validation_fraction,
+            stratify=raw.train_labels,
+            random_state=config.data.split_seed % 2**32,
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"data.validation_fraction={config.data.validation_fraction}: the training images "
+            f"cannot be split by class: {error}"
+        ) from None
+    return np.sort(train), np.sort(validation)
+
+
+def _resize(images: NDArray[np.uint8], size: int | None) -> NDArray[np.uint8]:
+    """Images `(N, H, W, C)` at `size` x `size` pixels, bilinear with antialiasing."""
+    if size is None or images.shape[1:3] == (size, size):
+        return images
+    planes = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    planes = torch.nn.functional.interpolate(
+        planes, size=(size, size), mode="bilinear", antialias=True, align_corners=False
+    )
+    resized = planes.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    return np.asarray(resized.numpy())

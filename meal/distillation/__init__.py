@@ -1,0 +1,1 @@
+"""The MEAL objective: similarity and adversarial learning."""

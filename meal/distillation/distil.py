@@ -1,0 +1,81 @@
+"""A distillation run: the student's epochs over cached views and the teachers' answers to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from meal.config import DistillSlice
+from meal.data.batches import Purpose, derive_seed, epoch_batches, steps_per_epoch
+from meal.data.prepared import Prepared
+from meal.data.views import PlainPipeline, ViewFamily, ViewPipeline
+from meal.distillation.objective import DistillationObjective
+from meal.nets.weights import NetworkSpec, build, with_blocks
+from meal.teaching.ensemble import Ensemble, TargetReader, Targets
+from meal.training.checkpoint import Checkpoints
+from meal.training.engine import History, Run, train
+from meal.training.validation import validator
+from meal.work import WorkFolder
+
+
+def distil(
+    config: DistillSlice, data: Prepared, ensemble: Ensemble, device: torch.device, work: WorkFolder
+) -> tuple[NetworkSpec, dict[str, Tensor], History]:
+    """Train the student on the teachers' answers; epoch `e` sees view `e mod view_count`.
+
+    Returns:
+        The student's specification, its best state on validation, and the measures by epoch.
+
+    Raises:
+        ValueError: if the answers are to other data or other views.
+    """
+    settings = config.distill
+    family = ViewFamily.of(config.views)
+    ensemble.check(data.fingerprint, family.identity, config.view_count)
+    spec = NetworkSpec.of(config.network, data.shape, data.classes)
+    seed = derive_seed(settings.seed, Purpose.STUDENT)
+    student = with_blocks(build(spec, seed), spec, config.block_count)
+    _tell_skipped_blocks(settings.blocks, student.block_levels, ensemble, config.name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, Purpose.DISCRIMINATORS))
+        objective = DistillationObjective(student, settings, spec.classes).to(device)
+    pipeline = ViewPipeline(PlainPipeline.of(data, "train", device), family)
+    labels = data.labels("train").to(device)
+    steps = steps_per_epoch(len(pipeline), settings.batch_size)
+    shuffle = derive_seed(seed, Purpose.SHUFFLE)
+    reader = TargetReader(ensemble, settings, seed, device)
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor, Targets]]:
+        view = epoch % config.view_count
+        order = epoch_batches(len(pipeline), settings.batch_size, shuffle, epoch, device)
+        for step, rows in enumerate(order, start=epoch * steps):
+            yield pipeline.view(rows, view), labels[rows], reader.targets(rows, view, step)
+
+    state, history = train(
+        Run(
+            title=f"student {config.name}",
+            objective=objective,
+            settings=settings,
+            seed=seed,
+            steps_per_epoch=steps,
+            batches=batches,
+            validate=validator(data, device),
+            checkpoints=Checkpoints(work),
+        )
+    )
+    return spec, state, history
+
+
+def _tell_skipped_blocks(
+    wanted: list[int], student: dict[int, int], ensemble: Ensemble, name: str
+) -> None:
+    """Print a line for each block that one side lacks."""
+    for block in wanted:
+        if block not in student:
+            print(f"block {block} is skipped: the student {name} lacks it", flush=True)
+            continue
+        for teacher, cache in ensemble.members.items():
+            if block not in cache.blocks:
+                print(f"block {block} is skipped for {teacher}, which lacks it", flush=True)

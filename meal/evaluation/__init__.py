@@ -1,0 +1,1 @@
+"""Costs and predictions of finished networks."""

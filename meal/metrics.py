@@ -1,0 +1,83 @@
+"""Measures of a classifier, on arrays of log-probabilities `(N, C)` and labels `(N,)`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+Labels = NDArray[np.integer]
+
+
+def log_softmax(logits: Floats) -> Floats:
+    """Log-probabilities `(N, C)` of `logits` `(N, C)`, in float64."""
+    logits = logits.astype(np.float64)
+    logits = logits - logits.max(axis=1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+def top1_error(log_probabilities: Floats, labels: Labels) -> float:
+    """The share of wrong first answers, in percent."""
+    return 100.0 * float((log_probabilities.argmax(axis=1) != labels).mean())
+
+
+def negative_log_likelihood(log_probabilities: Floats, labels: Labels) -> float:
+    """Mean of `-log p(label)`, in nats."""
+    return -float(log_probabilities[np.arange(len(labels)), labels].mean())
+
+
+def expected_calibration_error(log_probabilities: Floats, labels: Labels, bins: int = 15) -> float:
+    """Mean gap between confidence and accuracy over equal-width bins, in percent.
+
+    Naeini et al., AAAI 2015; 15 bins as in Guo et al., ICML 2017.
+    """
+    confidence = np.exp(log_probabilities.max(axis=1))
+    correct = log_probabilities.argmax(axis=1) == labels
+    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gap = np.bincount(bin_of, weights=correct - confidence, minlength=bins)
+    return 100.0 * float(np.abs(gap).sum() / len(labels))
+
+
+def agreement(first: Floats, second: Floats) -> float:
+    """The share of images to which two classifiers give the same first answer, in percent."""
+    return 100.0 * float((first.argmax(axis=1) == second.argmax(axis=1)).mean())
+
+
+def summary(log_probabilities: Floats, labels: Labels) -> dict[str, float]:
+    """Error, likelihood and calibration, rounded so that a difference is readable."""
+    return {
+        "top1_error": round(top1_error(log_probabilities, labels), 2),
+        "nll": round(negative_log_likelihood(log_probabilities, labels), 4),
+        "ece": round(expected_calibration_error(log_probabilities, labels), 2),
+    }
+
+
+def score(
+    answers: Mapping[str, Floats], teachers: Mapping[str, Floats], labels: Labels
+) -> dict[str, Any]:
+    """Measures of every model, what the student gains, and how far it follows the ensemble.
+
+    Args:
+        answers: log-probabilities `(N, C)` of `student` and `ensemble`, and of `baseline` if known.
+        teachers: log-probabilities of the teachers, by name.
+        labels: `(N,)`.
+
+    Returns:
+        A shallow dictionary of rounded numbers; errors, gains and agreement are in percent.
+    """
+    scores: dict[str, Any] = {name: summary(values, labels) for name, values in answers.items()}
+    scores["teachers"] = {name: summary(values, labels) for name, values in teachers.items()}
+    error = scores["student"]["top1_error"]
+    rivals = {
+        "over_best_teacher": min(entry["top1_error"] for entry in scores["teachers"].values()),
+        "over_ensemble": scores["ensemble"]["top1_error"],
+    }
+    if "baseline" in scores:
+        rivals = {"over_baseline": scores["baseline"]["top1_error"], **rivals}
+    scores["gain"] = {name: round(rival - error, 2) for name, rival in rivals.items()}
+    agreed = agreement(answers["student"], answers["ensemble"])
+    scores["agreement"] = {"student_ensemble": round(agreed, 2)}
+    return scores

@@ -1,0 +1,1 @@
+"""Networks, and their view as aligned blocks and logits."""

@@ -1,0 +1,1 @@
+"""Teachers' cached answers, and the ensemble that reads them."""

@@ -1,0 +1,39 @@
+"""Let one teacher answer every view and the plain images, once and for all."""
+
+from __future__ import annotations
+
+from meal.config import CacheSlice, load_slice
+from meal.data.prepared import open_prepared
+from meal.files import sha256
+from meal.teaching.cache import build_cache
+from meal.training.engine import select_device
+from meal.work import WorkFolder
+from stages.common import (
+    CACHES,
+    CHECKPOINTS,
+    CONFIG,
+    DATA,
+    TEACHERS,
+    name_argument,
+    run_stage,
+    runtime,
+)
+
+
+def main() -> None:
+    """Build the cache of the named teacher."""
+    name = name_argument()
+    config = load_slice(CacheSlice, CONFIG / "caches" / f"{name}.json")
+    data, teacher = open_prepared(DATA), TEACHERS / name
+    identity = {
+        "config": config.model_dump(mode="json"),
+        "data": data.fingerprint,
+        "weights": sha256(teacher / "weights.safetensors"),
+    }
+    work = WorkFolder(CHECKPOINTS, f"cache@{name}", identity)
+    build_cache(config, data, teacher, CACHES / name, work, select_device(runtime()))
+    work.remove()
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,47 @@
+"""What every stage shares: where things lie, how a stage begins, and how it fails."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from meal.config import Runtime, load_params
+
+PARAMS = Path("params.yaml")
+CONFIG = Path("artifacts/config")
+DATA = Path("artifacts/data")
+TEACHERS = Path("artifacts/teachers")
+CACHES = Path("artifacts/caches")
+ENSEMBLE = Path("artifacts/ensemble")
+BASELINE = Path("artifacts/baseline")
+STUDENT = Path("artifacts/student")
+PREDICTIONS = Path("artifacts/predictions")
+REPORTS = Path("reports")
+TRAINING = REPORTS / "training"
+CHECKPOINTS = Path(".checkpoints")
+
+
+def runtime() -> Runtime:
+    """What changes speed alone: read from params.yaml itself, part of no stage's slice."""
+    return load_params(PARAMS).runtime
+
+
+def name_argument() -> str:
+    """The stage's item: `python -m stages.teacher vgg`."""
+    if len(sys.argv) != 2:
+        raise ValueError(f"usage: python -m {sys.argv[0]} NAME")
+    return sys.argv[1]
+
+
+def run_stage(main: Callable[[], None]) -> None:
+    """Run a stage; a fault the user can mend is one line each, and exit status 1."""
+    try:
+        main()
+    except ValueError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted; `dvc repro` goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,51 @@
+"""Distil the teachers into the student."""
+
+from __future__ import annotations
+
+from meal.config import DistillSlice, load_slice
+from meal.data.prepared import open_prepared
+from meal.distillation.distil import distil
+from meal.files import write_csv, write_json
+from meal.metrics import log_softmax, score
+from meal.nets import weights
+from meal.nets.inference import plain_logits
+from meal.teaching.ensemble import Ensemble
+from meal.training.engine import select_device
+from meal.work import WorkFolder
+from stages.common import (
+    CHECKPOINTS,
+    CONFIG,
+    DATA,
+    ENSEMBLE,
+    REPORTS,
+    STUDENT,
+    TRAINING,
+    run_stage,
+    runtime,
+)
+
+
+def main() -> None:
+    """Train, then write the weights, the training curve and the scores on validation."""
+    config = load_slice(DistillSlice, CONFIG / "distill.json")
+    data, ensemble, device = open_prepared(DATA), Ensemble(ENSEMBLE), select_device(runtime())
+    identity = {
+        "config": config.model_dump(mode="json"),
+        "data": data.fingerprint,
+        "ensemble": ensemble.card["fingerprint"],
+    }
+    work = WorkFolder(CHECKPOINTS, "distill", identity)
+    spec, state, history = distil(config, data, ensemble, device, work)
+    weights.save(STUDENT, spec, state)
+    write_csv(TRAINING / "student.csv", history)
+    network = weights.load(STUDENT)[1].to(device)
+    mean, teachers = ensemble.log_probabilities("validation")
+    own = log_softmax(plain_logits(network, data, "validation", device))
+    labels = data.labels("validation").numpy()
+    scores = score({"student": own, "ensemble": mean}, teachers, labels)
+    write_json(REPORTS / "validation.json", scores)
+    work.remove()
+
+
+if __name__ == "__main__":
+    run_stage(main)

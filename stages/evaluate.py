@@ -1,0 +1,51 @@
+"""Score every model on the test images: the only stage that does."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from meal.data.prepared import open_prepared
+from meal.evaluation.costs import cost_rows, count
+from meal.files import atomic_folder, write_json
+from meal.metrics import log_softmax, score
+from meal.nets import weights
+from meal.nets.inference import plain_logits
+from meal.teaching.ensemble import Ensemble
+from meal.training.engine import select_device
+from stages.common import (
+    BASELINE,
+    DATA,
+    ENSEMBLE,
+    PREDICTIONS,
+    REPORTS,
+    STUDENT,
+    run_stage,
+    runtime,
+)
+
+
+def main() -> None:
+    """Write the metrics, and every model's log-probabilities on every test image."""
+    data, ensemble, device = open_prepared(DATA), Ensemble(ENSEMBLE), select_device(runtime())
+    labels = data.labels("test").numpy()
+    mean, teachers = ensemble.log_probabilities("test")
+    answers = {"ensemble": mean}
+    for name, folder in (("baseline", BASELINE), ("student", STUDENT)):
+        spec, network = weights.load(folder)
+        logits = plain_logits(network.to(device), data, "test", device)
+        answers[name] = log_softmax(logits)
+    scores = score(answers, teachers, labels)
+    costs = {name: count(ensemble.spec(name)) for name in ensemble.teachers}
+    scores["cost"] = cost_rows(count(spec), costs)  # the baseline's network is the student's
+    write_json(REPORTS / "metrics.json", scores)
+    with atomic_folder(PREDICTIONS) as temporary:
+        np.save(temporary / "labels.npy", labels)
+        for name, values in answers.items():
+            np.save(temporary / f"{name}.npy", values.astype(np.float32))
+        (temporary / "teachers").mkdir()
+        for name, values in teachers.items():
+            np.save(temporary / "teachers" / f"{name}.npy", values.astype(np.float32))
+
+
+if __name__ == "__main__":
+    run_stage(main)
