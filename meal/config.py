@@ -390,8 +390,6 @@ def _siblings(model: type[BaseModel], location: list[int | str]) -> list[str]:
     current: Any = model
     for part in location[:-1]:
         field = getattr(current, "model_fields", {}).get(part)
-        if field is not None:
-            current = field.annotation
-        else:  # an entry of a dictionary of sections
-            current = current.__args__[1]
+        # What is not a field is an entry of a dictionary of sections.
+        current = field.annotation if field is not None else current.__args__[1]
     return list(current.model_fields)

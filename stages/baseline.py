@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from meal.config import SupervisedSlice, load_slice
 from meal.data.batches import Purpose
 from meal.data.prepared import open_prepared
-from meal.files import write_csv
+from meal.files import write_json
+from meal.metrics import log_softmax, summary
 from meal.nets import weights
+from meal.nets.inference import plain_logits
 from meal.training.engine import select_device
-from meal.training.supervised import train_supervised
-from meal.work import WorkFolder
-from stages.common import BASELINE, CHECKPOINTS, CONFIG, DATA, TRAINING, run_stage, runtime
+from stages.common import BASELINE, CONFIG, DATA, REPORTS, TRAINING, run_stage, runtime
+from stages.supervised import train_on_labels
 
 
 def main() -> None:
-    """Train, then write the weights and the training curve."""
-    config = load_slice(SupervisedSlice, CONFIG / "baseline.json")
-    data = open_prepared(DATA)
-    identity = {"config": config.model_dump(mode="json"), "data": data.fingerprint}
-    work = WorkFolder(CHECKPOINTS, "baseline", identity)
-    spec, state, history = train_supervised(
-        f"baseline {config.name}", Purpose.BASELINE, config, data, select_device(runtime()), work
+    """Train the baseline, and score it on validation, where the student is compared with it."""
+    train_on_labels(
+        stage="baseline",
+        purpose=Purpose.BASELINE,
+        slice_=CONFIG / "baseline.json",
+        folder=BASELINE,
+        curve=TRAINING / "baseline.csv",
     )
-    weights.save(BASELINE, spec, state)
-    write_csv(TRAINING / "baseline.csv", history)
-    work.remove()
+    data, device = open_prepared(DATA), select_device(runtime())
+    network = weights.load(BASELINE)[1].to(device)
+    answers = log_softmax(plain_logits(network, data, "validation", device))
+    scores = summary(answers, data.labels("validation").numpy())
+    write_json(REPORTS / "validation_baseline.json", {"baseline": scores})
 
 
 if __name__ == "__main__":

@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-from meal.config import SupervisedSlice, load_slice
 from meal.data.batches import Purpose
-from meal.data.prepared import open_prepared
-from meal.files import write_csv
-from meal.nets import weights
-from meal.training.engine import select_device
-from meal.training.supervised import train_supervised
-from meal.work import WorkFolder
-from stages.common import (
-    CHECKPOINTS,
-    CONFIG,
-    DATA,
-    TEACHERS,
-    TRAINING,
-    name_argument,
-    run_stage,
-    runtime,
-)
+from stages.common import CONFIG, TEACHERS, TRAINING, name_argument, run_stage
+from stages.supervised import train_on_labels
 
 
 def main() -> None:
-    """Train, then write the weights and the training curve."""
+    """Train the named teacher."""
     name = name_argument()
-    config = load_slice(SupervisedSlice, CONFIG / "teachers" / f"{name}.json")
-    data = open_prepared(DATA)
-    identity = {"config": config.model_dump(mode="json"), "data": data.fingerprint}
-    work = WorkFolder(CHECKPOINTS, f"teacher@{name}", identity)
-    spec, state, history = train_supervised(
-        f"teacher {name}", Purpose.TEACHER, config, data, select_device(runtime()), work
+    train_on_labels(
+        stage=f"teacher@{name}",
+        purpose=Purpose.TEACHER,
+        slice_=CONFIG / "teachers" / f"{name}.json",
+        folder=TEACHERS / name,
+        curve=TRAINING / "teachers" / f"{name}.csv",
     )
-    weights.save(TEACHERS / name, spec, state)
-    write_csv(TRAINING / "teachers" / f"{name}.csv", history)
-    work.remove()
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def prepare(config: PrepareSlice, folder: Path) -> Prepared:
     raw = source.read(root)
     size = config.data.image_size or source.image_size
     train, validation = _split(raw, config)
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "train_images": _resize(raw.train_images[train], size),
         "train_labels": raw.train_labels[train],
         "validation_images": _resize(raw.train_images[validation], size),

@@ -51,7 +51,7 @@ def build(spec: NetworkSpec, seed: int = 0) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = ZOO[spec.arch].build(spec.channels, spec.classes, spec.width, spec.image_size)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return network.to(memory_format=torch.channels_last)
 
 
 def with_blocks(network: nn.Module, spec: NetworkSpec, blocks: int) -> BlockNetwork:

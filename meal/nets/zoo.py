@@ -55,10 +55,11 @@ def _resnet18(channels: int, classes: int, width: float, image_size: int) -> nn.
     from timm.models.resnet import BasicBlock, ResNet
     from torch import nn
 
+    block: Any = BasicBlock  # timm's annotation asks for an instance, its code for the class
     widths = tuple(_scaled(planes, width) for planes in (64, 128, 256, 512))
     # timm scales the stem of a "deep" network alone: ask for one, then replace its convolutions.
     network: Any = ResNet(
-        BasicBlock,
+        block,
         (2, 2, 2, 2),
         num_classes=classes,
         in_chans=channels,
@@ -67,15 +68,16 @@ def _resnet18(channels: int, classes: int, width: float, image_size: int) -> nn.
         stem_width=widths[0] // 2,
     )
     network.conv1, network.maxpool = _stem(channels, widths[0]), nn.Identity()
-    return network  # type: ignore[no-any-return]
+    return network
 
 
 def _resnext29(channels: int, classes: int, width: float, image_size: int) -> nn.Module:
     from timm.models.resnet import Bottleneck, ResNet
     from torch import nn
 
+    block: Any = Bottleneck
     network: Any = ResNet(
-        Bottleneck,
+        block,
         (3, 3, 3),
         num_classes=classes,
         in_chans=channels,
@@ -85,7 +87,7 @@ def _resnext29(channels: int, classes: int, width: float, image_size: int) -> nn
     )
     network.conv1, network.maxpool = _stem(channels, 64, kernel_size=1), nn.Identity()
     network.layer4 = nn.Identity()  # three stages, where timm's forward expects four
-    return network  # type: ignore[no-any-return]
+    return network
 
 
 def _preact_resnet18(channels: int, classes: int, width: float, image_size: int) -> nn.Module:
@@ -93,7 +95,7 @@ def _preact_resnet18(channels: int, classes: int, width: float, image_size: int)
     from timm.models.resnetv2 import ResNetV2
     from torch import nn
 
-    widths = [_scaled(planes, width) for planes in (64, 128, 256, 512)]
+    widths = tuple(_scaled(planes, width) for planes in (64, 128, 256, 512))
     network: Any = ResNetV2(
         [2, 2, 2, 2],
         channels=widths,
@@ -106,7 +108,7 @@ def _preact_resnet18(channels: int, classes: int, width: float, image_size: int)
         norm_layer=BatchNormAct2d,
     )
     network.stem = nn.Sequential(_stem(channels, network.stem.conv.out_channels))
-    return network  # type: ignore[no-any-return]
+    return network
 
 
 def _vgg19(channels: int, classes: int, width: float, image_size: int) -> nn.Module:
@@ -126,7 +128,7 @@ def _vgg19(channels: int, classes: int, width: float, image_size: int) -> nn.Mod
         plan, num_classes=classes, in_chans=channels, norm_layer=nn.BatchNorm2d, mlp_ratio=1 / 4096
     )
     network.pre_logits, network.head = nn.Identity(), ClassifierHead(features, classes)
-    return network  # type: ignore[no-any-return]
+    return network
 
 
 def _densenet(channels: int, classes: int, width: float, image_size: int) -> nn.Module:
@@ -137,7 +139,7 @@ def _densenet(channels: int, classes: int, width: float, image_size: int) -> nn.
     network: Any = DenseNet(growth, (8, 24, 24), num_classes=classes, in_chans=channels)
     network.features.conv0 = _stem(channels, 2 * growth)
     network.features.pool0 = nn.Identity()
-    return network  # type: ignore[no-any-return]
+    return network
 
 
 def _mobilenet(channels: int, classes: int, width: float, image_size: int) -> nn.Module:
@@ -157,7 +159,7 @@ def _mobilenet(channels: int, classes: int, width: float, image_size: int) -> nn
         act_layer=nn.ReLU,
     )
     network.conv_stem = _stem(channels, network.conv_stem.out_channels)
-    return network  # type: ignore[no-any-return]
+    return network
 
 
 def _dpn92(channels: int, classes: int, width: float, image_size: int) -> nn.Module:
@@ -167,7 +169,7 @@ def _dpn92(channels: int, classes: int, width: float, image_size: int) -> nn.Mod
     network: Any = DPN(num_classes=classes, in_chans=channels)
     network.features.conv1_1.conv = _stem(channels, 64)
     network.features.conv1_pool = nn.Identity()
-    return network  # type: ignore[no-any-return]
+    return network
 
 
 def _googlenet(channels: int, classes: int, width: float, image_size: int) -> nn.Module:

@@ -69,7 +69,7 @@ class AnswerCache:
     def moments(self, block: int) -> tuple[Array, Array]:
         """Mean and deviation `(16,)` of a block's values over the training views, float32."""
         entry = self.manifest["blocks"][str(block)]
-        return np.float32(entry["mean"]), np.float32(entry["deviation"])
+        return np.array(entry["mean"], np.float32), np.array(entry["deviation"], np.float32)
 
 
 def seal(folder: Path, manifest: Mapping[str, Any]) -> None:

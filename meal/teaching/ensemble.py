@@ -206,7 +206,7 @@ class TargetReader:
             logits[mine], blocks = speaker.answers(view, rows[mine])
             for block, values in blocks:
                 parts.setdefault(block, []).append((values, mine))
-        joined = {}
+        joined: dict[int, tuple[Tensor, Tensor | None]] = {}
         for block, pieces in parts.items():
             values, owners = (np.concatenate(side) for side in zip(*pieces, strict=True))
             joined[block] = self._tensor(values), torch.from_numpy(owners).to(self._device)

@@ -1,0 +1,27 @@
+"""What the stages `teacher` and `baseline` share: train a network on labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from meal.config import SupervisedSlice, load_slice
+from meal.data.batches import Purpose
+from meal.data.prepared import open_prepared
+from meal.files import write_csv
+from meal.nets import weights
+from meal.training.engine import select_device
+from meal.training.supervised import train_supervised
+from meal.work import WorkFolder
+from stages.common import CHECKPOINTS, DATA, runtime
+
+
+def train_on_labels(stage: str, purpose: Purpose, slice_: Path, folder: Path, curve: Path) -> None:
+    """Train, then write the weights to `folder` and the training curve to `curve`."""
+    config, data = load_slice(SupervisedSlice, slice_), open_prepared(DATA)
+    identity = {"config": config.model_dump(mode="json"), "data": data.fingerprint}
+    work = WorkFolder(CHECKPOINTS, stage, identity)
+    device = select_device(runtime())
+    spec, state, history = train_supervised(stage, purpose, config, data, device, work)
+    weights.save(folder, spec, state)
+    write_csv(curve, history)
+    work.remove()
