@@ -7,16 +7,38 @@ This module imports neither torch nor numpy: `configure` must start at once.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+RESERVED = "mean"  # the ensemble's folder of that name
 
-Name = Annotated[str, Field(pattern=NAME, max_length=64)]
+
+def _name(value: str) -> str:
+    """Names become names of files and of DVC stages."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", value) or value == RESERVED:
+        raise ValueError(
+            f"a name is 1 to 64 letters, digits, '-' and '_', and not {RESERVED!r}, which is taken"
+        )
+    return value
+
+
+def _device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        raise ValueError("allowed: auto, cpu, cuda, cuda:N")
+    return value
 
 
 def _no_bool(value: object) -> object:
@@ -31,6 +53,7 @@ def _off(value: object) -> object:
     return "off" if value is False else value
 
 
+Name = Annotated[str, AfterValidator(_name)]
 Positive = Annotated[float, BeforeValidator(_no_bool), Field(gt=0)]
 NonNegative = Annotated[float, BeforeValidator(_no_bool), Field(ge=0)]
 Fraction = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, lt=1)]
@@ -102,7 +125,7 @@ class Optimisation(Schedule):
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Optimisation:
         if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov: true needs momentum above 0")
+            raise ValueError("momentum=0: nesterov: true needs momentum above 0")
         return self
 
 
@@ -152,16 +175,16 @@ class Method(Section):
     def _blocks_fit_weights(self) -> Method:
         if self.norm == "none" and self.selection == "mean" and self.blocks:
             raise ValueError(
-                "norm: none cannot go with selection: mean, whose blocks are standardised; "
+                "norm='none': the blocks of selection: mean are standardised; "
                 "allowed: norm: standardise, or blocks: []"
             )
         if len(set(self.blocks)) != len(self.blocks):
-            raise ValueError(f"blocks: {self.blocks} repeats a block")
+            raise ValueError(f"blocks={self.blocks}: a block is repeated; name each once")
         for name, weights in (("gamma", self.gamma), ("eta", self.eta)):
             if isinstance(weights.blocks, list) and len(weights.blocks) != len(self.blocks):
                 raise ValueError(
-                    f"{name}.blocks has {len(weights.blocks)} weights; give one number, "
-                    f"or one for each of the {len(self.blocks)} blocks in use"
+                    f"{name}.blocks={weights.blocks}: give one number, or one for each of the "
+                    f"{len(self.blocks)} blocks in use"
                 )
         return self
 
@@ -182,7 +205,7 @@ class Cache(Section):
 class Runtime(Section):
     """What changes speed and nothing else; part of no slice, so that it re-runs nothing."""
 
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
+    device: Annotated[str, AfterValidator(_device)] = "auto"
     deterministic: bool = True
 
 
@@ -204,18 +227,18 @@ class Params(Section):
     def _names_fit(self) -> Params:
         known = ", ".join(self.networks)
         if self.student not in self.networks:
-            raise ValueError(f"student: {self.student!r} is not one of networks ({known})")
+            raise ValueError(f"student={self.student!r}: not one of networks; allowed: {known}")
         for teacher in self.teachers:
             if teacher not in self.networks:
-                raise ValueError(f"teachers: {teacher!r} is not one of networks ({known})")
+                raise ValueError(f"teachers={teacher!r}: not one of networks; allowed: {known}")
         repeated = sorted({name for name in self.teachers if self.teachers.count(name) > 1})
         if repeated:
-            raise ValueError(f"teachers: {', '.join(repeated)} is named twice; name each once")
+            raise ValueError(f"teachers={self.teachers}: {repeated[0]} is repeated; name each once")
         missing = [block for block in self.distill.blocks if block > self.cache.blocks]
         if missing:
             raise ValueError(
-                f"distill.blocks: {missing[0]} is not one of the {self.cache.blocks} blocks "
-                "of cache.blocks"
+                f"distill.blocks={self.distill.blocks}: cache.blocks is {self.cache.blocks}; "
+                f"allowed: blocks from 1 to {self.cache.blocks}"
             )
         return self
 
@@ -303,19 +326,23 @@ def load_slice(model: type[SliceT], path: Path) -> SliceT:
 
 
 def parse(model: type[SliceT], raw: Mapping[str, Any], *, source: str) -> SliceT:
-    """Validate `raw` as `model`; faults become one ValueError with a line for each."""
+    """Validate `raw` as `model`; faults become one ValueError with a line for each key."""
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        lines = [_explain(model, fault, source) for fault in error.errors()]
-        raise ValueError("\n".join(dict.fromkeys(lines))) from None
+        faults: dict[str, list[str]] = {}
+        for fault in error.errors():
+            key, message = _explain(model, fault)
+            faults.setdefault(key, []).append(message)
+        lines = [f"{source}: {key}{' or '.join(says)}" for key, says in faults.items()]
+        raise ValueError("\n".join(lines)) from None
 
 
 def check_choice(source: str, key: str, value: str, allowed: Collection[str]) -> None:
     """Raise the error of an unknown choice, in the form of every other configuration error."""
     if value not in allowed:
         raise ValueError(
-            f"{source}: {key}: {value!r} is unknown; allowed: {', '.join(sorted(allowed))}"
+            f"{source}: {key}={value!r}: unknown; allowed: {', '.join(sorted(allowed))}"
         )
 
 
@@ -362,27 +389,26 @@ def resolve(params: Params, *, flip: bool) -> dict[str, Section]:
     return slices
 
 
-def _explain(model: type[BaseModel], fault: Any, source: str) -> str:
-    """One fault in one line: file, key, value, what is allowed."""
-    location = [part for part in fault["loc"] if not _is_union_tag(part)]
+def _explain(model: type[BaseModel], fault: Any) -> tuple[str, str]:
+    """A fault as its key with the value, and what is allowed."""
+    # Pydantic adds the tried member of a union to the path; users never wrote it.
+    location = [part for part in fault["loc"] if not (isinstance(part, str) and _is_tag(part))]
     key = ".".join(str(part) for part in location)
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
-        return f"{source}: {key} is unknown; allowed here: {', '.join(_siblings(model, location))}"
+        return key, f": unknown key; allowed here: {', '.join(_siblings(model, location))}"
     if fault["type"] == "missing":
-        return f"{source}: {key} is missing"
-    if not key:
-        return f"{source}: {message}"
+        return key, ": missing"
+    if isinstance(fault["input"], dict):  # a rule on several keys names them itself
+        prefix = f"{key}." if key and fault["type"] == "value_error" else f"{key}: " if key else ""
+        return prefix, message
     value = repr(fault["input"])
     shown = value if len(value) <= 60 else value[:57] + "..."
-    return f"{source}: {key}={shown}: {message[0].lower() + message[1:]}"
+    return f"{key}={shown}: ", message[0].lower() + message[1:]
 
 
-def _is_union_tag(part: int | str) -> bool:
-    """Pydantic adds the tried member of a union to the path; users never wrote it."""
-    return isinstance(part, str) and (
-        part in {"bool", "float", "[key]"} or part.startswith(("list[", "literal[", "constrained-"))
-    )
+def _is_tag(part: str) -> bool:
+    return part in {"bool", "float"} or "[" in part
 
 
 def _siblings(model: type[BaseModel], location: list[int | str]) -> list[str]:

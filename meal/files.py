@@ -68,6 +68,27 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def write_sealed(path: Path, value: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a JSON object with a `fingerprint` of the rest of it; return what was written."""
+    sealed = {**value, "fingerprint": fingerprint(value)}
+    write_json(path, sealed)
+    return sealed
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read what `write_sealed` wrote.
+
+    Raises:
+        ValueError: if the file is missing or its content is not what was sealed.
+    """
+    value = read_json(path)
+    if value.get("fingerprint") != fingerprint(
+        {k: v for k, v in value.items() if k != "fingerprint"}
+    ):
+        raise ValueError(f"{path} is damaged")
+    return value
+
+
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows that share their keys as CSV, the keys of the first as header."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:

@@ -18,8 +18,8 @@ def main() -> None:
         if network.width != 1 and not ZOO[network.arch].scales:
             scaling = ", ".join(arch for arch, entry in ZOO.items() if entry.scales)
             raise ValueError(
-                f"{PARAMS.name}: networks.{name}.width={network.width:g}: {network.arch} has one "
-                f"width, 1; architectures with others: {scaling}"
+                f"{PARAMS.name}: networks.{name}.width={network.width:g}: {network.arch} has width "
+                f"1 alone; architectures with others: {scaling}"
             )
     slices = resolve(params, flip=SOURCES[params.dataset].flip)
     with atomic_folder(CONFIG) as temporary:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from meal.config import PrepareSlice
 from meal.data.sources import SOURCES, RawImages
-from meal.files import atomic_folder, fingerprint, read_json, sha256, write_json
+from meal.files import atomic_folder, read_sealed, sha256, write_sealed
 
 SPLITS = ("train", "validation", "test")
 Split = Literal["train", "validation", "test"]
@@ -71,12 +71,9 @@ def open_prepared(folder: Path) -> Prepared:
         ValueError: if the manifest is missing or damaged.
     """
     try:
-        manifest = read_json(folder / "manifest.json")
+        return Prepared(folder, read_sealed(folder / "manifest.json"))
     except ValueError as error:
         raise ValueError(f"{error}; {MEND}") from None
-    if manifest.get("fingerprint") != fingerprint(manifest.get("files")):
-        raise ValueError(f"{folder / 'manifest.json'} is damaged; {MEND}")
-    return Prepared(folder, manifest)
 
 
 def prepare(config: PrepareSlice, folder: Path) -> Prepared:
@@ -109,18 +106,18 @@ def prepare(config: PrepareSlice, folder: Path) -> Prepared:
         values = np.arange(256) / 255
         mean = shares @ values
         deviation = np.sqrt(np.maximum(shares @ values**2 - mean**2, 1e-12))
-        write_json(
+        write_sealed(
             temporary / "manifest.json",
             {
                 "dataset": config.dataset,
                 "title": source.title,
+                "note": source.note,
                 "classes": list(raw.classes),
                 "counts": {split: len(arrays[f"{split}_labels"]) for split in SPLITS},
                 "shape": list(arrays["train_images"].shape[1:]),
                 "mean": [round(float(value), 6) for value in mean],
                 "deviation": [round(float(value), 6) for value in deviation],
                 "files": files,
-                "fingerprint": fingerprint(files),
             },
         )
     return open_prepared(folder)

@@ -38,12 +38,14 @@ class Source:
         read: from a folder (`data.root`, or None) to its images.
         flip: whether a mirrored image still shows its class (`views.flip: auto`).
         image_size: pixels to which images are resized by default; None keeps them.
+        note: what a reader of its results must know.
     """
 
     title: str
     read: Callable[[Path | None], RawImages]
     flip: bool
     image_size: int | None = None
+    note: str = ""
 
 
 def default_root() -> Path:
@@ -140,6 +142,12 @@ def _from_torchvision(dataset: Callable[..., object], root: Path, title: str) ->
 
 
 SOURCES: dict[str, Source] = {
-    "digits": Source("scikit-learn digits", _digits, flip=False, image_size=16),
+    "digits": Source(
+        "scikit-learn digits",
+        _digits,
+        flip=False,
+        image_size=16,
+        note="a smoke run: 360 test images, one of which is 0.28 points",
+    ),
     "fashion_mnist": Source("Fashion-MNIST", _fashion_mnist, flip=True),
 }

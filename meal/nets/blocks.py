@@ -22,6 +22,8 @@ ALIGNMENT_VERSION = 1  # part of a cache's fingerprint: raise it when aligned va
 
 def assign_blocks(levels: int, blocks: int) -> dict[int, int]:
     """Map block numbers, from 1 to `blocks`, to level numbers, from 1 to `levels`."""
+    if not levels:
+        return {}
     level_of = {block: -(-block * levels // blocks) for block in range(1, blocks + 1)}
     last_block_of = {level: block for block, level in level_of.items()}
     return {block: level for level, block in sorted(last_block_of.items())}

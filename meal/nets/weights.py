@@ -5,7 +5,7 @@ A weights folder holds `weights.safetensors` and `network.json`, all that is nee
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from meal.config import Network
-from meal.files import atomic_folder, read_json, sha256, write_json
+from meal.files import atomic_folder, read_sealed, sha256, write_sealed
 from meal.nets.blocks import BlockNetwork
 from meal.nets.zoo import ZOO
 
@@ -65,7 +65,7 @@ def save(folder: Path, spec: NetworkSpec, state: dict[str, Tensor]) -> None:
     with atomic_folder(folder) as temporary:
         path = temporary / "weights.safetensors"
         save_file(tensors, path)
-        write_json(temporary / "network.json", {**asdict(spec), "sha256": sha256(path)})
+        write_sealed(temporary / "network.json", {**asdict(spec), "sha256": sha256(path)})
 
 
 def load(folder: Path) -> tuple[NetworkSpec, nn.Module]:
@@ -74,13 +74,12 @@ def load(folder: Path) -> tuple[NetworkSpec, nn.Module]:
     Raises:
         ValueError: if a file is missing, damaged, or does not fit the other.
     """
-    card = read_json(folder / "network.json")
+    card = read_sealed(folder / "network.json")
     path = folder / "weights.safetensors"
-    digest = card.pop("sha256", None)
-    if not path.is_file() or sha256(path) != digest:
+    if not path.is_file() or sha256(path) != card["sha256"]:
         raise ValueError(f"{path} is missing or damaged; mend it with: dvc repro --force")
     try:
-        spec = NetworkSpec(**card)
+        spec = NetworkSpec(**{field.name: card[field.name] for field in fields(NetworkSpec)})
         network = build(spec)
         network.load_state_dict(load_file(path))
     except (TypeError, KeyError, RuntimeError, SafetensorError) as error:

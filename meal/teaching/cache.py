@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from meal.config import CacheSlice
 from meal.data.prepared import Prepared, Split
 from meal.data.views import PlainPipeline, ViewFamily, ViewPipeline
-from meal.files import fingerprint, read_json, sha256, write_json
+from meal.files import read_json, read_sealed, sha256, write_json, write_sealed
 from meal.nets import weights
 from meal.nets.blocks import ALIGNED, ALIGNMENT_VERSION, BlockNetwork
 from meal.nets.inference import BATCH_SIZE, plain_logits, spans
@@ -43,13 +43,11 @@ class AnswerCache:
             ValueError: if the manifest or a file it names is missing or damaged.
         """
         self.folder = folder
-        self.manifest = read_json(folder / "manifest.json")
-        files = self.manifest.get("files")
-        if not isinstance(files, dict) or self.manifest.get("fingerprint") != fingerprint(
-            {key: value for key, value in self.manifest.items() if key != "fingerprint"}
-        ):
-            raise ValueError(f"{folder / 'manifest.json'} is damaged; {_mend(folder)}")
-        for name, digest in files.items():
+        try:
+            self.manifest = read_sealed(folder / "manifest.json")
+        except ValueError as error:
+            raise ValueError(f"{error}; {_mend(folder)}") from None
+        for name, digest in self.manifest["files"].items():
             if not (folder / name).is_file() or sha256(folder / name) != digest:
                 raise ValueError(f"{folder / name} is missing or damaged; {_mend(folder)}")
         self._arrays: dict[str, Array] = {}
@@ -75,8 +73,7 @@ class AnswerCache:
 def seal(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write the manifest of a finished cache, with the checksums of its arrays."""
     files = {path.name: sha256(path) for path in sorted(folder.glob("*.npy"))}
-    sealed = {**manifest, "files": files}
-    write_json(folder / "manifest.json", {**sealed, "fingerprint": fingerprint(sealed)})
+    write_sealed(folder / "manifest.json", {**manifest, "files": files})
 
 
 def build_cache(

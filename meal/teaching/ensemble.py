@@ -23,7 +23,7 @@ from meal.config import Method
 from meal.data.batches import Purpose, derive_seed
 from meal.data.prepared import Split
 from meal.data.views import hash_integers
-from meal.files import atomic_folder, fingerprint, read_json, write_json
+from meal.files import atomic_folder, read_sealed, write_sealed
 from meal.metrics import Floats, log_softmax
 from meal.nets.weights import NetworkSpec
 from meal.teaching.cache import PLAIN_SPLITS, AnswerCache, seal
@@ -67,12 +67,11 @@ def build_ensemble(teachers: Sequence[str], caches: Path, folder: Path) -> None:
             for path in opened.folder.iterdir():
                 _link(path, temporary / name / path.name)
         _write_mean(members, temporary / MEAN)
-        write_json(
+        write_sealed(
             temporary / "ensemble.json",
             {
                 "teachers": list(teachers),
-                "weights": [1 / len(teachers)] * len(teachers),
-                "fingerprint": fingerprint([cache.manifest["fingerprint"] for cache in members]),
+                "caches": [cache.manifest["fingerprint"] for cache in members],
             },
         )
 
@@ -135,7 +134,10 @@ class Ensemble:
 
     def __init__(self, folder: Path) -> None:
         """Open the output of `build_ensemble`; raises ValueError if it is damaged."""
-        self.card = read_json(folder / "ensemble.json")
+        try:
+            self.card = read_sealed(folder / "ensemble.json")
+        except ValueError as error:
+            raise ValueError(f"{error}; mend it with: dvc repro --force ensemble") from None
         self.teachers: list[str] = self.card["teachers"]
         self.members = {name: AnswerCache(folder / name) for name in self.teachers}
         self.mean = AnswerCache(folder / MEAN)

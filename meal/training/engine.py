@@ -190,10 +190,10 @@ def _check_finite(
     run: Run, loss: Tensor, parts: dict[str, Tensor], step: int, optimizer: torch.optim.Optimizer
 ) -> None:
     if not bool(torch.isfinite(loss)):
-        shown = ", ".join(f"{name}={float(value):.4g}" for name, value in parts.items())
+        shown = ", ".join(f"{name}={float(value.detach()):.4g}" for name, value in parts.items())
         rate = optimizer.param_groups[0]["lr"]
         raise ValueError(
-            f"{run.title}: the loss is {float(loss)} at step {step} (lr={rate:.3g}"
+            f"{run.title}: the loss is {float(loss.detach())} at step {step} (lr={rate:.3g}"
             f"{', ' + shown if shown else ''}); lower the learning rate or raise warmup_epochs"
         )
 

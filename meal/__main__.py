@@ -1,0 +1,5 @@
+"""`python -m meal`."""
+
+from meal.cli import app
+
+app()

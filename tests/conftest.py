@@ -1,0 +1,88 @@
+"""Shared pieces: a tiny network, tiny prepared data, the repository's own parameters."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from meal.config import Distill, PrepareSlice
+from meal.data import sources
+from meal.data.prepared import Prepared, prepare
+from meal.data.sources import RawImages, Source
+from meal.nets import zoo
+from meal.nets.zoo import Architecture
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    torch.set_num_threads(2)
+    yield
+
+
+@pytest.fixture
+def raw_params() -> dict[str, Any]:
+    """The repository's own params.yaml, as a dictionary to change."""
+    params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+    return copy.deepcopy(params)
+
+
+def tiny_network(channels: int, classes: int, width: float, image_size: int) -> nn.Module:
+    """Three convolutions at 16, 8 and 4 pixels, with BatchNorm: enough to have every part."""
+    planes = int(8 * width)
+
+    def stage(inputs: int, stride: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(inputs, planes, 3, stride, 1, bias=False), nn.BatchNorm2d(planes), nn.ReLU()
+        )
+
+    return nn.Sequential(
+        stage(channels, 1),
+        stage(planes, 2),
+        stage(planes, 2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(planes, classes),
+    )
+
+
+@pytest.fixture(autouse=True)
+def tiny_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Add the tiny network to the zoo for the length of a test."""
+    entry = Architecture(tiny_network, scales=True, taps=("0", "1", "2"))
+    monkeypatch.setitem(zoo.ZOO, "tiny", entry)
+
+
+def tiny_images(count: int, seed: int) -> tuple[Any, Any]:
+    """Images of three classes: dark, grey and bright noise."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    images = generator.integers(0, 200, (count, 16, 16, 1)) + 20 * labels[:, None, None, None]
+    return images.astype(np.uint8), labels.astype(np.int64)
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepared:
+    """Prepared data of 96 training, 24 validation and 30 test images."""
+
+    def read(root: Path | None) -> RawImages:
+        return RawImages(*tiny_images(120, 0), *tiny_images(30, 1), ("left", "middle", "right"))
+
+    monkeypatch.setitem(sources.SOURCES, "tiny", Source("tiny", read, flip=False))
+    config = PrepareSlice.model_validate({"dataset": "tiny", "data": {"validation_fraction": 0.2}})
+    return prepare(config, tmp_path / "data")
+
+
+def distill_settings(**changes: Any) -> Distill:
+    """Distillation settings for tests: the defaults of the schema, and `changes`."""
+    base = {"epochs": 2, "batch_size": 32, "lr": 0.05, "discriminator": {"lr": 0.01}}
+    return Distill.model_validate({**base, **changes})

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from meal.data.batches import epoch_batches
+from meal.data.views import PlainPipeline, ViewFamily, ViewPipeline
+
+CPU = torch.device("cpu")
+PAPER = ViewFamily(seed=3, crop_padding=4, flip=True)
+
+
+def members(family: ViewFamily, images: torch.Tensor, view: int) -> torch.Tensor:
+    top, left, flip = family.parameters(images, view)
+    side = 2 * family.crop_padding + 1
+    return top * side + left + flip * side**2
+
+
+def test_padding_four_with_flip_has_162_views() -> None:
+    assert PAPER.size == 162
+    assert ViewFamily(0, 4, flip=False).size == 81
+    assert ViewFamily(0, 0, flip=False).size == 1
+
+
+@pytest.mark.parametrize("family", [PAPER, ViewFamily(9, 2, False), ViewFamily(1, 1, True)])
+def test_an_image_meets_every_view_once_before_any_comes_again(family: ViewFamily) -> None:
+    images = torch.arange(50)
+    for turn in range(2):
+        seen = [members(family, images, turn * family.size + k) for k in range(family.size)]
+        order = torch.stack(seen).sort(dim=0).values
+        assert torch.equal(order, torch.arange(family.size)[:, None].expand(-1, 50))
+
+
+def test_a_new_turn_has_a_new_order() -> None:
+    images = torch.arange(200)
+    first, second = members(PAPER, images, 5), members(PAPER, images, 5 + PAPER.size)
+    assert (first == second).float().mean() < 0.05
+
+
+def test_views_are_spread_evenly_over_images() -> None:
+    counts = torch.bincount(members(PAPER, torch.arange(162 * 100), 0), minlength=162)
+    # Chi-squared with 161 degrees of freedom: mean 161, deviation 18.
+    assert ((counts - 100) ** 2 / 100).sum() < 161 + 5 * 18
+
+
+def test_consecutive_views_of_an_image_are_unrelated() -> None:
+    images = torch.arange(20_000)
+    first, second = members(PAPER, images, 0).double(), members(PAPER, images, 1).double()
+    assert abs(torch.corrcoef(torch.stack([first, second]))[0, 1]) < 0.03
+
+
+def test_seeds_give_different_views() -> None:
+    images = torch.arange(500)
+    other = ViewFamily(4, 4, flip=True)
+    high = ViewFamily(3 + 2**40, 4, flip=True)
+    for family in (other, high):
+        assert (members(PAPER, images, 0) == members(family, images, 0)).float().mean() < 0.05
+
+
+def test_these_parameters_never_change() -> None:
+    # Caches on disk depend on them: whoever changes the hash raises views.VERSION.
+    assert members(PAPER, torch.arange(8), 0).tolist() == [77, 135, 55, 146, 50, 10, 160, 139]
+    assert members(PAPER, torch.tensor([7, 3]), 1000).tolist() == [73, 58]
+
+
+def pipeline(family: ViewFamily, count: int = 12, channels: int = 3) -> ViewPipeline:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, 8, 8, channels), generator=generator)
+    plain = PlainPipeline(images.to(torch.uint8), [0.0] * channels, [1 / 255] * channels, CPU)
+    return ViewPipeline(plain, family)  # this normalisation leaves grey levels as they are
+
+
+def test_a_view_is_the_crop_and_flip_that_its_parameters_say() -> None:
+    views = pipeline(PAPER)
+    images = torch.tensor([4, 0, 11])
+    top, left, flip = PAPER.parameters(images, 7)
+    padded = torch.nn.functional.pad(views._source.images, (0, 0, 4, 4, 4, 4))
+    for row, image in enumerate(images):
+        crop = padded[image, top[row] : top[row] + 8, left[row] : left[row] + 8]
+        expected = crop.flip(1) if flip[row] else crop
+        got = views.view(images, 7)[row].permute(1, 2, 0)
+        assert torch.equal(got.round().to(torch.uint8), expected)
+
+
+def test_a_view_does_not_depend_on_batch_or_order() -> None:
+    views = pipeline(PAPER)
+    whole = views.view_of_range(0, 12, 3)
+    views.view(torch.arange(12), 9)  # another view in between leaves no trace
+    for image in (11, 5, 0):
+        assert torch.equal(views.view(torch.tensor([image]), 3)[0], whole[image])
+    assert torch.equal(pipeline(PAPER).view(torch.tensor([5, 2]), 3), whole[[5, 2]])
+
+
+def test_batches_are_normalised_and_channels_last() -> None:
+    images = torch.full((2, 8, 8, 3), 255, dtype=torch.uint8)
+    plain = PlainPipeline(images, [0.5, 0.25, 0.0], [0.5, 0.25, 2.0], CPU)
+    batch = plain.plain(0, 2)
+    assert batch.shape == (2, 3, 8, 8)
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(batch[0, :, 0, 0], torch.tensor([1.0, 3.0, 0.5]), atol=1e-6)
+
+
+def test_epochs_shuffle_anew_and_leave_out_a_different_rest() -> None:
+    first = list(epoch_batches(10, 4, seed=0, epoch=0, device=CPU))
+    again = list(epoch_batches(10, 4, seed=0, epoch=0, device=CPU))
+    second = list(epoch_batches(10, 4, seed=0, epoch=1, device=CPU))
+    assert [len(batch) for batch in first] == [4, 4]
+    assert len(set(torch.cat(first).tolist())) == 8
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(torch.cat(first), torch.cat(second))
+
+
+def test_a_dataset_smaller_than_a_batch_is_one_batch() -> None:
+    assert [len(batch) for batch in epoch_batches(3, 8, seed=0, epoch=0, device=CPU)] == [3]

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from meal.evaluation.costs import cost_rows, count
+from meal.nets.blocks import assign_blocks
+from meal.nets.weights import NetworkSpec, build, load, save, with_blocks
+from meal.nets.zoo import ZOO
+
+# G multiply-adds and M parameters of the official implementation at 32x32, 10 classes.
+OFFICIAL = {
+    "vgg19": (0.398, 20.04),
+    "resnet18": (0.555, 11.17),
+    "preact_resnet18": (0.555, 11.17),
+    "densenet": (2.363, 10.96),
+    "mobilenet": (0.0464, 3.217),
+    "dpn92": (2.042, 34.23),
+    "googlenet": (1.522, 6.166),
+    "resnext29": (1.409, 9.129),
+}
+
+
+@pytest.mark.parametrize("arch", OFFICIAL)
+def test_costs_match_the_official_networks(arch: str) -> None:
+    cost = count(NetworkSpec(arch, 1.0, 3, 32, 10))
+    macs, parameters = OFFICIAL[arch]
+    assert cost.macs / 1e9 == pytest.approx(macs, rel=0.05)
+    assert cost.parameters / 1e6 == pytest.approx(parameters, rel=0.05)
+
+
+def test_the_tiny_network_costs_what_a_hand_counts() -> None:
+    cost = count(NetworkSpec("tiny", 1.0, 1, 16, 3))
+    convolutions = 9 * (1 * 8 * 256 + 8 * 8 * 64 + 8 * 8 * 16)
+    assert cost.macs == convolutions + 8 * 3
+    assert cost.parameters == 9 * (8 + 64 + 64) + 3 * 16 + 8 * 3 + 3
+    assert cost_rows(cost, {"a": cost, "b": cost})["ensemble_macs"] == 2 * cost.macs
+
+
+@pytest.mark.parametrize("arch", OFFICIAL)
+@pytest.mark.parametrize(("size", "channels"), [(16, 1), (28, 1), (32, 3), (64, 3)])
+def test_every_size_gives_logits_and_three_blocks(arch: str, size: int, channels: int) -> None:
+    spec = NetworkSpec(arch, 1.0, channels, size, 7)
+    with torch.device("meta"):
+        network = with_blocks(build(spec), spec, 3)
+        logits, blocks = network(torch.empty(2, channels, size, size))
+    assert logits.shape == (2, 7)
+    assert {block: tuple(values.shape) for block, values in blocks.items()} == {
+        1: (2, 16),
+        2: (2, 16),
+        3: (2, 16),
+    }
+
+
+@pytest.mark.parametrize("arch", [arch for arch, entry in ZOO.items() if entry.scales])
+def test_width_scales_the_cost(arch: str) -> None:
+    whole, half = (count(NetworkSpec(arch, width, 3, 32, 10)) for width in (1.0, 0.5))
+    assert 0.2 < half.macs / whole.macs < 0.35
+
+
+def test_the_block_rule() -> None:
+    assert assign_blocks(levels=4, blocks=3) == {1: 2, 2: 3, 3: 4}
+    assert assign_blocks(levels=3, blocks=3) == {1: 1, 2: 2, 3: 3}
+    assert assign_blocks(levels=12, blocks=3) == {1: 4, 2: 8, 3: 12}
+    assert assign_blocks(levels=2, blocks=3) == {1: 1, 3: 2}  # the repeat goes from the front
+    assert assign_blocks(levels=1, blocks=3) == {3: 1}
+    assert assign_blocks(levels=0, blocks=3) == {}
+
+
+@pytest.mark.parametrize("arch", ["tiny", "resnet18"])
+def test_blocks_do_not_change_the_logits(arch: str) -> None:
+    spec = NetworkSpec(arch, 0.5, 1, 16, 3)
+    network = build(spec).eval()
+    images = torch.randn(12, 1, 16, 16)
+    logits, _ = with_blocks(network, spec, 3)(images)
+    assert torch.allclose(logits, network(images), atol=1e-6)
+
+
+def test_an_aligned_block_is_the_pooled_channel_mean() -> None:
+    spec = NetworkSpec("tiny", 1.0, 1, 16, 3)
+    network = build(spec).eval()
+    images = torch.randn(12, 1, 16, 16)
+    _, blocks = with_blocks(network, spec, 3)(images)
+    features = network[0](images)
+    for level in (1, 2, 3):
+        expected = torch.nn.functional.adaptive_avg_pool2d(features.mean(dim=1), 4).flatten(1)
+        assert torch.allclose(blocks[level], expected, atol=1e-6)
+        features = network[level](features) if level < 3 else features
+
+
+def test_a_seed_decides_the_weights_and_nothing_else_is_drawn() -> None:
+    spec = NetworkSpec("tiny", 1.0, 1, 16, 3)
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    first, again, other = build(spec, 5), build(spec, 5), build(spec, 6)
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(first[0][0].weight, again[0][0].weight)
+    assert not torch.equal(first[0][0].weight, other[0][0].weight)
+
+
+def test_weights_come_back_as_they_were(tmp_path) -> None:
+    spec = NetworkSpec("tiny", 1.0, 1, 16, 3)
+    network = build(spec, 5)
+    save(tmp_path / "net", spec, network.state_dict())
+    loaded_spec, loaded = load(tmp_path / "net")
+    assert loaded_spec == spec
+    assert not loaded.training
+    for name, value in network.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "network.json"])
+def test_damaged_weights_are_never_loaded(name: str, tmp_path) -> None:
+    spec = NetworkSpec("tiny", 1.0, 1, 16, 3)
+    save(tmp_path / "net", spec, build(spec).state_dict())
+    path = tmp_path / "net" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"damaged|cannot be read|does not hold"):
+        load(tmp_path / "net")

@@ -1,0 +1,82 @@
+"""A real DVC project in a real git repository: the repository's own files, tiny parameters."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+
+def tiny_params() -> dict[str, object]:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["teachers"] = ["vgg", "resnet"]
+    params["student"] = "resnet"
+    for network in params["networks"].values():
+        network["width"] = 0.07
+    params["views"]["count"] = 2
+    params["teaching"].update(epochs=1, warmup_epochs=0)
+    params["distill"].update(epochs=2, warmup_epochs=0)
+    return params
+
+
+class Project:
+    """A clone in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        self._environment = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"}
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        result = subprocess.run(
+            command, cwd=self.folder, env=self._environment, capture_output=True, text=True
+        )
+        assert not check or result.returncode == 0, result.stdout + result.stderr
+        return result
+
+    def stages_run(self, *command: str) -> list[str]:
+        """Run a DVC command; the names of the stages that ran a command, in order."""
+        return re.findall(r"Running stage '([^']+)'", self.run(*command).stdout)
+
+    def commit(self, message: str) -> None:
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-q", "-m", message)
+
+    def read(self, name: str) -> str:
+        return (self.folder / name).read_text()
+
+
+def make_project(folder: Path) -> Project:
+    folder.mkdir()
+    for name in ("meal", "stages"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "params.yaml").write_text(yaml.safe_dump(tiny_params(), sort_keys=False))
+    project = Project(folder)
+    project.run("git", "init", "-q", "-b", "main")
+    project.run("git", "config", "user.email", "test@example.com")
+    project.run("git", "config", "user.name", "test")
+    project.run("dvc", "init", "-q")
+    shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
+    project.commit("start")
+    return project
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A project that has been run once and committed, in a folder with a space in its name."""
+    made = make_project(tmp_path_factory.mktemp("projects") / "a project")
+    made.first_run = made.stages_run("dvc", "repro")  # type: ignore[attr-defined]
+    made.commit("first run")
+    yield made

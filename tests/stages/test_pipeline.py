@@ -1,0 +1,193 @@
+"""The pipeline through DVC, as a person uses it: which stages run, and what a review prints.
+
+The tests share one project and put it back to its first commit, where nothing is left to run.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+from tests.data.test_sources import write_fashion_mnist
+from tests.stages.conftest import Project, make_project
+
+AFTER_DISTILL = ["distill", "evaluate"]
+ALL = [
+    "configure", "prepare", "teacher@vgg", "teacher@resnet", "cache@vgg", "cache@resnet",
+    "ensemble", "baseline", "distill", "evaluate",
+]  # fmt: skip
+
+
+@pytest.fixture
+def clean(project: Project) -> Iterator[Project]:
+    """The project at its first commit, with the outputs of that commit."""
+    project.run("git", "checkout", "-q", "-f", "main")
+    project.run("git", "clean", "-fdq")
+    project.run("dvc", "checkout", "-q", "-f")
+    yield project
+
+
+def test_a_first_run_runs_every_stage_once(project: Project) -> None:
+    assert sorted(project.first_run) == sorted(ALL)  # type: ignore[attr-defined]
+
+
+def test_a_second_run_has_nothing_to_do(clean: Project) -> None:
+    assert clean.stages_run("dvc", "repro") == []
+    assert clean.run("git", "status", "--porcelain").stdout == ""
+
+
+def test_every_stage_says_what_it_does(clean: Project) -> None:
+    for line in clean.run("dvc", "stage", "list", "--all").stdout.splitlines():
+        assert len(line.split(maxsplit=1)[1]) > 10, line
+
+
+def test_the_metrics_have_the_rows_that_a_review_reads(clean: Project) -> None:
+    metrics = json.loads(clean.read("reports/metrics.json"))
+    for model in ("student", "baseline", "ensemble"):
+        assert {"top1_error", "nll", "ece"} <= set(metrics[model])
+    assert set(metrics["teachers"]) == {"vgg", "resnet"}
+    assert {"over_baseline", "over_best_teacher", "over_ensemble"} == set(metrics["gain"])
+    assert 0 <= metrics["agreement"]["student_ensemble"] <= 100
+    assert metrics["cost"]["ensemble_macs"] > metrics["cost"]["student_macs"] > 0
+    validation = json.loads(clean.read("reports/validation.json"))
+    assert {"student", "ensemble", "teachers", "gain"} <= set(validation)
+
+
+def test_another_student_runs_no_teacher_no_cache_no_ensemble(clean: Project) -> None:
+    ran = clean.stages_run("dvc", "exp", "run", "-S", "student=mobilenet")
+    assert ran == ["configure", "baseline", *AFTER_DISTILL]
+    diff = clean.run("dvc", "metrics", "diff").stdout
+    for row in ("student.top1_error", "gain.over_baseline", "cost.student_macs"):
+        assert row in diff, diff
+    assert "student" in clean.run("dvc", "params", "diff").stdout
+
+
+def test_a_seed_re_runs_distillation_and_what_follows(clean: Project) -> None:
+    ran = clean.stages_run("dvc", "exp", "run", "-S", "distill.seed=1")
+    assert ran == ["configure", *AFTER_DISTILL]
+
+
+def test_tuning_stops_before_the_test_images(clean: Project) -> None:
+    scored = clean.read("reports/metrics.json")
+    ran = clean.stages_run("dvc", "exp", "run", "distill", "-S", "distill.beta=0.1")
+    assert ran == ["configure", "distill"]
+    assert clean.read("reports/metrics.json") == scored
+    assert "validation.json" in clean.run("dvc", "metrics", "diff").stdout
+
+
+def test_a_teacher_leaves_and_comes_back_and_nothing_is_retrained(clean: Project) -> None:
+    ran = clean.stages_run("dvc", "exp", "run", "-S", "teachers=[vgg]")
+    assert ran == ["configure", "ensemble", *AFTER_DISTILL]
+    assert not (clean.folder / "artifacts/caches/resnet").exists()
+    assert not (clean.folder / "reports/training/teachers/resnet.csv").exists()
+    assert "resnet" not in json.loads(clean.read("reports/metrics.json"))["teachers"]
+    assert clean.stages_run("dvc", "exp", "run", "-S", "teachers=[vgg,resnet]") == []
+    assert (clean.folder / "artifacts/caches/resnet/logits.npy").exists()
+    assert (clean.folder / "reports/training/teachers/resnet.csv").exists()
+
+
+def test_a_new_teacher_trains_and_caches_that_one_only(clean: Project) -> None:
+    ran = clean.stages_run("dvc", "exp", "run", "-S", "teachers=[vgg,resnet,mobilenet]")
+    assert ran[0] == "configure"
+    assert sorted(ran[1:3]) == ["cache@mobilenet", "teacher@mobilenet"]
+    assert ran[3:] == ["ensemble", *AFTER_DISTILL]
+
+
+def test_runtime_settings_re_run_nothing(clean: Project) -> None:
+    assert clean.stages_run("dvc", "exp", "run", "-S", "runtime.device=cpu") == ["configure"]
+
+
+def test_a_change_to_evaluation_trains_nothing(clean: Project) -> None:
+    path = clean.folder / "meal/evaluation/costs.py"
+    path.write_text(path.read_text() + "\n# a comment\n")
+    assert clean.stages_run("dvc", "repro") == ["evaluate"]
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("student=nope", "student='nope'"),
+        ("teachers=[vgg,ghost]", "teachers='ghost'"),
+        ("teachers=[vgg,vgg]", "vgg is repeated"),
+        ("teachers=[]", "teachers=[]"),
+        ("distill.epochs=-1", "distill.epochs=-1"),
+        ("distill.lr=abc", "distill.lr='abc'"),
+        ("+distill.speed=3", "distill.speed: unknown key"),
+    ],
+)
+def test_bad_input_trains_and_deletes_nothing(
+    assignment: str, message: str, clean: Project
+) -> None:
+    before = clean.read("artifacts/student/network.json")
+    result = clean.run("dvc", "exp", "run", "-S", assignment, check=False)
+    assert result.returncode != 0
+    said = [line for line in (result.stdout + result.stderr).splitlines() if message in line]
+    assert len(said) == 1, result.stdout + result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+    assert clean.read("artifacts/student/network.json") == before
+    clean.run("git", "checkout", "-q", "-f", "main")
+    assert clean.stages_run("dvc", "repro") == []
+
+
+def test_training_curves_are_drawn(clean: Project) -> None:
+    output = clean.run("dvc", "plots", "show").stdout
+    assert "index.html" in output
+    html = clean.read("dvc_plots/index.html")
+    for column in ("similarity", "discriminator_accuracy", "validation_top1_error"):
+        assert column in html
+    assert "teacher vgg" in html
+
+
+def test_a_fresh_clone_tells_that_the_lock_fits(clean: Project) -> None:
+    clone = Project(clean.folder.parent / "clone")
+    clean.run("git", "clone", "-q", str(clean.folder), str(clone.folder))
+    dry = ("dvc", "repro", "--dry", "--allow-missing")
+    assert clone.stages_run(*dry) == []
+    path = clone.folder / "meal/distillation/similarity.py"
+    path.write_text(path.read_text() + "\n# a comment\n")
+    unfit = clone.run(*dry, check=False)
+    assert unfit.returncode != 0 or "Running stage" in unfit.stdout
+    assert "distill" in unfit.stdout + unfit.stderr
+
+
+def variants() -> list[list[str]]:
+    """The flags of the README's table of variants."""
+    rows = re.findall(r"^\| .* \| `(-S .*)` \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    return [shlex.split(row) for row in rows]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", variants(), ids=" ".join)
+def test_the_variants_of_the_readme_run(flags: list[str], clean: Project) -> None:
+    assert clean.stages_run("dvc", "exp", "run", "distill", *flags) == ["configure", "distill"]
+
+
+@pytest.mark.slow
+def test_the_fashion_mnist_recipe_runs_on_miniature_files(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    write_fashion_mnist(tmp_path / "files", ".gz", train=300)
+    params = yaml.safe_load((ROOT / "recipes/fashion_mnist.yaml").read_text())
+    params["data"]["root"] = str(tmp_path / "files")
+    params["views"]["count"] = 2
+    for section in ("teaching", "distill"):
+        params[section].update(epochs=1, warmup_epochs=0)
+    (project.folder / "params.yaml").write_text(yaml.safe_dump(params))
+    assert project.stages_run("dvc", "repro")[-1] == "evaluate"
+    table = project.run("python", "-m", "meal", "results").stdout
+    assert table.startswith("Fashion-MNIST, 20 test images\n")
+    assert "student, MEAL" in table
+
+
+@pytest.mark.slow
+def test_forcing_every_stage_again_gives_the_same_bytes(clean: Project) -> None:
+    before = clean.read("dvc.lock")
+    assert len(clean.stages_run("dvc", "repro", "--force")) == len(ALL)
+    assert clean.read("dvc.lock") == before
+    assert clean.run("git", "status", "--porcelain").stdout == ""

@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from meal.config import CacheSlice
+from meal.data.prepared import Prepared
+from meal.data.views import PlainPipeline, ViewFamily, ViewPipeline
+from meal.metrics import log_softmax
+from meal.nets.weights import NetworkSpec, build, load, save, with_blocks
+from meal.teaching import cache as cache_module
+from meal.teaching.cache import AnswerCache, build_cache
+from meal.teaching.ensemble import Ensemble, TargetReader, build_ensemble, mean_log_probabilities
+from meal.work import WorkFolder
+from tests.conftest import distill_settings
+
+CPU = torch.device("cpu")
+SPEC = NetworkSpec("tiny", 1.0, 1, 16, 3)
+VIEWS = {"seed": 0, "crop_padding": 1, "flip": False}
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of 40, so that the 96 training images need a last batch that overlaps."""
+    monkeypatch.setattr(cache_module, "BATCH_SIZE", 40)
+
+
+def teacher(folder: Path, name: str, seed: int) -> Path:
+    network = build(SPEC, seed)
+    generator = torch.Generator().manual_seed(seed)
+    network(torch.randn(64, 1, 16, 16, generator=generator))  # moves BatchNorm's buffers
+    save(folder / name, SPEC, network.state_dict())
+    return folder / name
+
+
+def make_cache(
+    data: Prepared, folder: Path, name: str = "one", seed: int = 1, dtype: str = "float16",
+    work: str = "work",
+) -> AnswerCache:  # fmt: skip
+    config = CacheSlice.model_validate(
+        {"name": name, "views": VIEWS, "view_count": 3, "cache": {"dtype": dtype}}
+    )
+    weights = teacher(folder / "teachers", name, seed)
+    work_folder = WorkFolder(folder / work, f"cache@{name}", {"dtype": dtype, "seed": seed})
+    return build_cache(config, data, weights, folder / "caches" / name, work_folder, CPU)
+
+
+def test_answers_are_the_teachers_to_the_views(data: Prepared, tmp_path: Path) -> None:
+    cache = make_cache(data, tmp_path, dtype="float32")
+    spec, network = load(tmp_path / "teachers" / "one")
+    blocks = with_blocks(network, spec, 3)
+    pipeline = ViewPipeline(PlainPipeline.of(data, "train", CPU), ViewFamily(0, 1, False))
+    assert cache.array("logits").shape == (3, 96, 3)
+    assert cache.blocks == [1, 2, 3]
+    for view in range(3):
+        with torch.inference_mode():
+            logits, features = blocks(pipeline.view(torch.arange(96), view))
+        assert np.array_equal(cache.array("logits")[view], logits.numpy())
+        for block, values in features.items():
+            assert np.array_equal(cache.array(f"block{block}")[view], values.numpy())
+
+
+def test_plain_answers_are_kept_in_float32(data: Prepared, tmp_path: Path) -> None:
+    cache = make_cache(data, tmp_path)
+    _, network = load(tmp_path / "teachers" / "one")
+    for split, count in (("validation", 24), ("test", 30)):
+        stored = cache.array(f"{split}_logits")
+        assert stored.dtype == np.float32
+        with torch.inference_mode():
+            answers = network(PlainPipeline.of(data, split, CPU).plain(0, count))
+        assert np.array_equal(stored, answers.numpy())
+
+
+def test_moments_count_every_view_of_every_image_once(data: Prepared, tmp_path: Path) -> None:
+    cache = make_cache(data, tmp_path, dtype="float32")
+    for block in cache.blocks:
+        values = cache.array(f"block{block}").reshape(-1, 16).astype(np.float64)
+        mean, deviation = cache.moments(block)
+        assert np.allclose(mean, values.mean(axis=0), rtol=1e-6)
+        assert np.allclose(deviation, values.std(axis=0), rtol=1e-4)
+
+
+def test_float16_is_float32_rounded(data: Prepared, tmp_path: Path) -> None:
+    half = make_cache(data, tmp_path / "a")
+    full = make_cache(data, tmp_path / "b", dtype="float32")
+    for name in ("logits", "block1"):
+        assert np.array_equal(half.array(name), full.array(name).astype(np.float16))
+
+
+def test_a_teachers_buffers_do_not_change(data: Prepared, tmp_path: Path) -> None:
+    weights = tmp_path / "teachers" / "one" / "weights.safetensors"
+    teacher(tmp_path / "teachers", "one", 1)
+    before = weights.read_bytes()
+    make_cache(data, tmp_path)
+    assert weights.read_bytes() == before
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_a_build_interrupted_and_continued_gives_the_same_bytes(
+    data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make_cache(data, tmp_path / "whole")
+    answer, calls = cache_module._answer, 0
+
+    def answer_and_die(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 5:  # in the middle of the second view
+            raise KeyboardInterrupt
+        return answer(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(cache_module, "_answer", answer_and_die)
+        make_cache(data, tmp_path / "parts")
+    assert not (tmp_path / "parts" / "caches" / "one").exists()
+    resumed = make_cache(data, tmp_path / "parts")
+    assert files_of(resumed.folder) == files_of(whole.folder)
+
+
+def test_a_full_disk_is_an_error_before_the_work(
+    data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(cache_module, "_answer", None)  # may not be called
+    with pytest.raises(ValueError, match=r"cache of one needs .* MiB.*lower views.count"):
+        make_cache(data, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["logits.npy", "block2.npy", "test_logits.npy", "manifest.json"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_a_damaged_cache_is_never_read(
+    name: str, damage: str, data: Prepared, tmp_path: Path
+) -> None:
+    path = make_cache(data, tmp_path).folder / name
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[-100] ^= 1
+    path.write_bytes(content[:-8] if damage == "truncate" else content)
+    if damage == "remove":
+        path.unlink()
+    with pytest.raises(ValueError, match=r"mend it with: dvc repro --force cache@one"):
+        AnswerCache(path.parent)
+
+
+@pytest.fixture
+def ensemble(data: Prepared, tmp_path: Path) -> Ensemble:
+    for name, seed in (("one", 1), ("two", 2), ("three", 3)):
+        make_cache(data, tmp_path, name, seed, dtype="float32")
+    build_ensemble(["one", "two", "three"], tmp_path / "caches", tmp_path / "ensemble")
+    return Ensemble(tmp_path / "ensemble")
+
+
+def test_the_mean_is_of_probabilities_and_of_standardised_blocks(ensemble: Ensemble) -> None:
+    members = list(ensemble.members.values())
+    for view in range(3):
+        probabilities = np.mean([np.exp(log_softmax(c.array("logits")[view])) for c in members], 0)
+        assert np.allclose(np.exp(ensemble.mean.array("logits")[view]), probabilities, atol=1e-6)
+        blocks = []
+        for cache in members:
+            mean, deviation = cache.moments(2)
+            blocks.append((cache.array("block2")[view] - mean) / deviation)
+        assert np.allclose(ensemble.mean.array("block2")[view], np.mean(blocks, axis=0), atol=1e-5)
+
+
+def test_the_mean_by_hand() -> None:
+    one, two = np.log([[0.5, 0.5]]), np.log([[0.9, 0.1]]) + 7  # a shift of logits changes nothing
+    assert np.allclose(np.exp(mean_log_probabilities([one, two])), [[0.7, 0.3]])
+
+
+def test_members_are_linked_not_copied(ensemble: Ensemble, tmp_path: Path) -> None:
+    linked = tmp_path / "ensemble" / "one" / "logits.npy"
+    assert linked.samefile(tmp_path / "caches" / "one" / "logits.npy")
+
+
+def test_only_the_chosen_teachers_are_in(ensemble: Ensemble, tmp_path: Path) -> None:
+    build_ensemble(["three", "one"], tmp_path / "caches", tmp_path / "ensemble")
+    assert Ensemble(tmp_path / "ensemble").teachers == ["three", "one"]
+    assert not (tmp_path / "ensemble" / "two").exists()
+
+
+def test_caches_of_other_views_do_not_mix(data: Prepared, tmp_path: Path) -> None:
+    make_cache(data, tmp_path, "one", 1)
+    make_cache(data, tmp_path, "two", 2, dtype="float32")
+    with pytest.raises(ValueError, match="differ in dtype"):
+        build_ensemble(["one", "two"], tmp_path / "caches", tmp_path / "ensemble")
+    assert not (tmp_path / "ensemble").exists()
+
+
+def test_answers_to_other_data_or_views_are_refused(ensemble: Ensemble, data: Prepared) -> None:
+    family = ViewFamily(0, 1, False)
+    ensemble.check(data.fingerprint, family.identity, 3)
+    with pytest.raises(ValueError, match="other views"):
+        ensemble.check(data.fingerprint, ViewFamily(1, 1, False).identity, 3)
+    with pytest.raises(ValueError, match="other data"):
+        ensemble.check("other", family.identity, 3)
+    with pytest.raises(ValueError, match="other view_count"):
+        ensemble.check(data.fingerprint, family.identity, 4)
+
+
+ROWS = torch.tensor([5, 90, 0, 33])
+
+
+def who_spoke(ensemble: Ensemble, logits: torch.Tensor, view: int) -> list[str]:
+    return [
+        next(
+            name
+            for name, cache in ensemble.members.items()
+            if np.array_equal(cache.array("logits")[view, image], answer)
+        )
+        for image, answer in zip(ROWS.tolist(), logits.numpy(), strict=True)
+    ]
+
+
+def test_random_is_one_teacher_a_step_and_each_in_turn(ensemble: Ensemble) -> None:
+    reader = TargetReader(ensemble, distill_settings(selection="random"), seed=4, device=CPU)
+    spoke = []
+    for step in range(60):
+        names = who_spoke(ensemble, reader.targets(ROWS, 1, step).logits, 1)
+        assert len(set(names)) == 1
+        spoke.append(names[0])
+    assert all(spoke.count(name) >= 10 for name in ensemble.teachers)
+    again = TargetReader(ensemble, distill_settings(selection="random"), seed=4, device=CPU)
+    assert who_spoke(ensemble, again.targets(ROWS, 1, 7).logits, 1)[0] == spoke[7]
+
+
+def test_random_per_image_mixes_teachers_and_keeps_rows_together(ensemble: Ensemble) -> None:
+    settings = distill_settings(selection="random_per_image")
+    reader = TargetReader(ensemble, settings, seed=4, device=CPU)
+    mixed = 0
+    for step in range(10):
+        targets = reader.targets(ROWS, 2, step)
+        names = who_spoke(ensemble, targets.logits, 2)
+        mixed += len(set(names)) > 1
+        values, rows = targets.blocks[3]
+        assert rows is not None
+        for row, value in zip(rows.tolist(), values.numpy(), strict=True):
+            cache = ensemble.members[names[row]]
+            mean, deviation = cache.moments(3)
+            expected = (cache.array("block3")[2, ROWS[row]] - mean) / deviation
+            assert np.allclose(value, expected, atol=1e-6)
+    assert mixed >= 5
+
+
+def test_the_mean_speaks_for_all(ensemble: Ensemble) -> None:
+    reader = TargetReader(ensemble, distill_settings(selection="mean"), seed=4, device=CPU)
+    targets = reader.targets(ROWS, 0, 0)
+    assert np.array_equal(targets.logits.numpy(), ensemble.mean.array("logits")[0, ROWS.numpy()])
+    values, rows = targets.blocks[1]
+    assert rows is None
+    assert np.allclose(values.numpy(), ensemble.mean.array("block1")[0, ROWS.numpy()], atol=1e-6)
+
+
+def test_standardised_targets_have_mean_zero_and_deviation_one(ensemble: Ensemble) -> None:
+    reader = TargetReader(ensemble, distill_settings(), seed=4, device=CPU)
+    values = torch.cat([reader.targets(torch.arange(96), v, 0).blocks[2][0] for v in range(3)])
+    assert values.mean(dim=0).abs().max() < 1e-4
+    deviation = values.std(dim=0, correction=0)
+    assert ((deviation - 1).abs() < 1e-3).logical_or(deviation < 1e-6).all()
+
+
+def test_without_standardisation_blocks_come_raw(ensemble: Ensemble) -> None:
+    reader = TargetReader(ensemble, distill_settings(norm="none"), seed=4, device=CPU)
+    values = reader.targets(ROWS, 0, 0).blocks[1][0].numpy()
+    raw = [cache.array("block1")[0, ROWS.numpy()] for cache in ensemble.members.values()]
+    assert any(np.array_equal(values, candidate) for candidate in raw)
+
+
+def test_a_manifest_says_what_the_answers_depend_on(data: Prepared, tmp_path: Path) -> None:
+    cache = make_cache(data, tmp_path)
+    manifest = json.loads((cache.folder / "manifest.json").read_text())
+    assert manifest["data"] == data.fingerprint
+    assert manifest["views"] == {"version": 1, **VIEWS}
+    assert manifest["view_count"] == 3
+    assert {"weights", "alignment", "dtype", "files", "blocks", "network"} <= set(manifest)

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from meal.config import Optimisation, SupervisedSlice, Training
+from meal.data.batches import Purpose
+from meal.data.prepared import Prepared
+from meal.training import engine
+from meal.training.checkpoint import Checkpoints
+from meal.training.engine import Objective, ParameterGroup, Run, train
+from meal.training.schedule import factor
+from meal.training.supervised import train_supervised
+from meal.work import WorkFolder
+
+CPU = torch.device("cpu")
+
+
+def config(**changes: Any) -> SupervisedSlice:
+    return SupervisedSlice.model_validate(
+        {
+            "name": "one",
+            "network": {"arch": "tiny", "seed": 0},
+            "views": {"seed": 0, "crop_padding": 1, "flip": False},
+            "training": {"epochs": 6, "batch_size": 32, "lr": 0.1, **changes},
+        }
+    )
+
+
+def run_supervised(
+    data: Prepared, folder: Path, purpose: Purpose = Purpose.TEACHER, **changes: Any
+):
+    work = WorkFolder(folder, "teacher@one", {"config": str(changes)})
+    return train_supervised("teacher one", purpose, config(**changes), data, CPU, work), work
+
+
+def test_training_learns_and_keeps_the_best_epoch(data: Prepared, tmp_path: Path) -> None:
+    (_, state, history), _ = run_supervised(data, tmp_path / "work")
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5, 6]
+    assert history[-1]["loss"] < 0.8 * history[0]["loss"]
+    best = min(history, key=lambda row: (row["validation_top1_error"], row["validation_nll"]))
+    assert best["validation_top1_error"] < 34  # three classes: chance errs in 67 of 100
+    assert state["1.1.num_batches_tracked"] == 3 * best["epoch"]
+
+
+def test_the_same_seed_gives_the_same_bytes_and_purposes_differ(
+    data: Prepared, tmp_path: Path
+) -> None:
+    (_, first, _), _ = run_supervised(data, tmp_path / "a", epochs=2)
+    (_, again, _), _ = run_supervised(data, tmp_path / "b", epochs=2)
+    (_, baseline, _), _ = run_supervised(data, tmp_path / "c", Purpose.BASELINE, epochs=2)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["5.weight"], baseline["5.weight"])
+
+
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_an_interrupted_run_ends_with_the_same_bytes(
+    stop_after: int, data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (_, whole, history), _ = run_supervised(data, tmp_path / "whole")
+    save = Checkpoints.save
+
+    def save_and_die(self: Checkpoints, epoch: int, state: dict[str, Any]) -> None:
+        save(self, epoch, state)
+        if epoch == stop_after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Checkpoints, "save", save_and_die)
+        run_supervised(data, tmp_path / "parts")
+    (_, resumed, resumed_history), _ = run_supervised(data, tmp_path / "parts")
+    assert resumed_history == history
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_other_parameters_never_use_these_checkpoints(data: Prepared, tmp_path: Path) -> None:
+    _, work = run_supervised(data, tmp_path / "work", epochs=2)
+    assert list(work.path.glob("*.pt"))
+    _, other = run_supervised(data, tmp_path / "work", epochs=2, lr=0.01)
+    assert other.path != work.path
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
+    data: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (_, whole, _), work = run_supervised(data, tmp_path / "work", epochs=3)
+    newest = work.path / "000003.pt"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    work._lock.close()
+    (_, resumed, _), _ = run_supervised(data, tmp_path / "work", epochs=3)
+    assert "000003.pt is damaged" in capsys.readouterr().out
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_the_last_two_checkpoints_are_kept(data: Prepared, tmp_path: Path) -> None:
+    _, work = run_supervised(data, tmp_path / "work", epochs=5)
+    assert sorted(path.name for path in work.path.glob("*.pt")) == ["000004.pt", "000005.pt"]
+    work.remove()
+    assert not work.path.exists()
+
+
+def test_two_owners_of_one_folder_are_impossible(tmp_path: Path) -> None:
+    work = WorkFolder(tmp_path, "distill", {"a": 1})
+    with pytest.raises(ValueError, match=r"distill is already being run by process \d+"):
+        WorkFolder(tmp_path, "distill", {"a": 1})
+    other = WorkFolder(tmp_path, "distill", {"a": 2})
+    assert other.path != work.path
+    work._lock.close()  # as when the owner dies
+    WorkFolder(tmp_path, "distill", {"a": 1})
+
+
+class Line(Objective):
+    """One weight that should become 1; the second group has a rate of its own."""
+
+    def __init__(self, rates: list[Optimisation]) -> None:
+        super().__init__()
+        self.network = nn.Linear(1, 1, bias=False)
+        self.other = nn.Parameter(torch.zeros(1))
+        self.rates = rates
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        groups = [list(self.network.parameters()), [self.other]]
+        return [ParameterGroup(g, r) for g, r in zip(groups, self.rates, strict=True)]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        error = (self.network(images) - images).square().mean()
+        return error + (self.other - 1).square().sum(), {"error": error}
+
+
+def line_run(tmp_path: Path, settings: Training, **changes: Any) -> Run:
+    options: dict[str, Any] = {
+        "title": "line",
+        "objective": Line([settings, Optimisation(lr=0.01, schedule="constant")]),
+        "settings": settings,
+        "seed": 0,
+        "steps_per_epoch": 2,
+        "batches": lambda epoch: iter([(torch.ones(4, 1),)] * 2),
+        "validate": lambda network: {"top1_error": 1.0, "nll": float(epoch_of(network))},
+        "checkpoints": Checkpoints(WorkFolder(tmp_path, "line", {})),
+    }
+    return Run(**{**options, **changes})
+
+
+def epoch_of(network: nn.Module) -> float:
+    return float(network.weight.detach())  # type: ignore[arg-type, operator]
+
+
+def test_each_group_follows_its_own_schedule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Training(
+        lr=0.5, epochs=3, batch_size=4, schedule="step", milestones=[1, 2], momentum=0.0,
+        nesterov=False,
+    )  # fmt: skip
+    rates: list[list[float]] = []
+    step = torch.optim.SGD.step
+
+    def spy(self: torch.optim.SGD, *args: Any) -> Any:
+        rates.append([group["lr"] for group in self.param_groups])
+        return step(self, *args)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", spy)
+    train(line_run(tmp_path, settings))
+    assert [round(own, 6) for own, _ in rates] == [0.5, 0.5, 0.05, 0.05, 0.005, 0.005]
+    assert {other for _, other in rates} == {0.01}
+
+
+def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_checkpoint(
+    tmp_path: Path,
+) -> None:
+    settings = Training(lr=0.1, epochs=3, batch_size=4)
+
+    def batches(epoch: int):
+        yield (torch.ones(4, 1),)
+        yield (torch.full((4, 1), math.nan if epoch == 1 else 1.0),)
+
+    run = line_run(tmp_path, settings, batches=batches)
+    with pytest.raises(ValueError, match=r"line: the loss is nan at step 3 \(lr=.*error=nan\)"):
+        train(run)
+    state = run.checkpoints.load()
+    assert state is not None
+    assert state["epoch"] == 1
+    assert all(torch.isfinite(value).all() for value in state["objective"].values())
+
+
+def test_an_absent_gpu_is_an_error_that_says_so() -> None:
+    from meal.config import Runtime
+
+    if torch.cuda.is_available():
+        assert engine.select_device(Runtime()).type == "cuda"
+    else:
+        assert engine.select_device(Runtime()).type == "cpu"
+        with pytest.raises(ValueError, match=r"runtime.device='cuda': no CUDA device is here"):
+            engine.select_device(Runtime(device="cuda"))
+
+
+def test_schedules_by_hand() -> None:
+    cosine = Training(lr=1, epochs=4, batch_size=2)
+    assert [factor(cosine, step, 1, 4) for step in (0, 2)] == [1.0, pytest.approx(0.5)]
+    assert factor(cosine, 4, 1, 4) == pytest.approx(0.0)
+    warm = Training(lr=1, epochs=4, batch_size=2, schedule="constant", warmup_epochs=1)
+    assert [factor(warm, step, 3, 4) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    steps = Training(lr=1, epochs=4, batch_size=2, schedule="step", milestones=[1, 3], lr_gamma=0.5)
+    assert [factor(steps, step, 2, 4) for step in (0, 1, 2, 5, 6)] == [1, 1, 0.5, 0.5, 0.25]
