@@ -48,6 +48,13 @@ def _no_bool(value: object) -> object:
     return value
 
 
+def _scale(value: tuple[float, float]) -> tuple[float, float]:
+    """Shares of an image's area, the smaller first."""
+    if not value[0] <= value[1] <= 1:
+        raise ValueError("two shares of the area are expected, the smaller first, at most 1")
+    return value
+
+
 def _off(value: object) -> object:
     """YAML 1.1 reads a bare `off` as false; params.yaml may write it without quotes."""
     return "off" if value is False else value
@@ -59,8 +66,10 @@ NonNegative = Annotated[float, BeforeValidator(_no_bool), Field(ge=0)]
 Fraction = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, lt=1)]
 Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
 Index = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]
+Scale = Annotated[tuple[Positive, Positive], AfterValidator(_scale)]
 Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**63)]
 
+Crop = Literal["padded", "resized"]
 Precision = Literal["float32", "bfloat16"]
 Similarity = Literal["ce", "kl", "l1", "l2", "l1_soft", "l2_soft"]
 Adversarial = Annotated[
@@ -96,9 +105,51 @@ class Views(Section):
     """The augmented forms of a training image. `count` is how many of them teachers answer."""
 
     seed: Seed = 0
-    count: Count = 8
+    count: Count | Literal["all"] = 8
+    crop: Crop = "padded"
     crop_padding: Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=16)] = 4
+    scale: Scale = (0.35, 1.0)
     flip: bool | Literal["auto"] = "auto"
+
+    def resolve(self, flip: bool) -> tuple[ViewsSlice, int]:
+        """The family of views and how many of them teachers answer, nothing left to choose.
+
+        Args:
+            flip: whether the dataset's images may be mirrored, for `flip: auto`.
+        """
+        family = ViewsSlice(
+            seed=self.seed,
+            crop=self.crop,
+            crop_padding=self.crop_padding,
+            scale=self.scale,
+            flip=flip if self.flip == "auto" else self.flip,
+        )
+        if self.crop == "resized":
+            if self.count == "all":
+                raise ValueError("views.count='all': crop: resized has no end; give a number")
+            return family, self.count
+        size = padded_crop_count(self.crop_padding, family.flip)
+        if self.count != "all" and self.count > size:
+            raise ValueError(
+                f"views.count={self.count}: crop_padding {self.crop_padding} and flip "
+                f"{family.flip} give {size} different views; allowed: 1 to {size}, or all"
+            )
+        return family, size if self.count == "all" else self.count
+
+
+class ViewsSlice(Section):
+    """A family of views with nothing left to resolve."""
+
+    seed: Seed
+    crop: Crop = "padded"
+    crop_padding: int
+    scale: Scale = (0.35, 1.0)
+    flip: bool
+
+
+def padded_crop_count(crop_padding: int, flip: bool) -> int:
+    """How many different padded crops an image has: 162 with padding 4 and flips."""
+    return (2 * crop_padding + 1) ** 2 * (2 if flip else 1)
 
 
 class Schedule(Section):
@@ -198,6 +249,8 @@ class Distill(Training, Method):
 class Cache(Section):
     """How teachers' answers are stored. `blocks`: into how many blocks a network is cut."""
 
+    enabled: bool = True
+    top_k: Count | None = None
     dtype: Literal["float16", "float32"] = "float16"
     blocks: Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=8)] = 3
 
@@ -234,6 +287,17 @@ class Params(Section):
         repeated = sorted({name for name in self.teachers if self.teachers.count(name) > 1})
         if repeated:
             raise ValueError(f"teachers={self.teachers}: {repeated[0]} is repeated; name each once")
+        if self.cache.top_k is not None:
+            if self.distill.similarity.logits in ("l1", "l2"):
+                raise ValueError(
+                    f"distill.similarity.logits={self.distill.similarity.logits!r}: cache.top_k "
+                    "keeps no raw logits; allowed: ce, kl, l1_soft, l2_soft, or cache.top_k: null"
+                )
+            if not self.cache.enabled:
+                raise ValueError(
+                    f"cache.top_k={self.cache.top_k}: there is nothing to cut with "
+                    "cache.enabled: false; allowed: null"
+                )
         missing = [block for block in self.distill.blocks if block > self.cache.blocks]
         if missing:
             raise ValueError(
@@ -248,14 +312,6 @@ class PrepareSlice(Section):
 
     dataset: str
     data: Data
-
-
-class ViewsSlice(Section):
-    """A family of views with nothing left to resolve."""
-
-    seed: Seed
-    crop_padding: int
-    flip: bool
 
 
 class SupervisedSlice(Section):
@@ -353,11 +409,7 @@ def resolve(params: Params, *, flip: bool) -> dict[str, Section]:
         params: the checked parameters.
         flip: whether the dataset's images may be mirrored, for `views.flip: auto`.
     """
-    views = ViewsSlice(
-        seed=params.views.seed,
-        crop_padding=params.views.crop_padding,
-        flip=flip if params.views.flip == "auto" else params.views.flip,
-    )
+    views, view_count = params.views.resolve(flip)
     student = params.networks[params.student]
     # The baseline gets the student's budget: its epochs and batch size, so equal steps.
     budget = {"epochs": params.distill.epochs, "batch_size": params.distill.batch_size}
@@ -374,7 +426,7 @@ def resolve(params: Params, *, flip: bool) -> dict[str, Section]:
             name=params.student,
             network=student,
             views=views,
-            view_count=params.views.count,
+            view_count=view_count,
             block_count=params.cache.blocks,
             distill=params.distill,
         ),
@@ -384,7 +436,7 @@ def resolve(params: Params, *, flip: bool) -> dict[str, Section]:
             name=name, network=params.networks[name], views=views, training=params.teaching
         )
         slices[f"caches/{name}"] = CacheSlice(
-            name=name, views=views, view_count=params.views.count, cache=params.cache
+            name=name, views=views, view_count=view_count, cache=params.cache
         )
     return slices
 

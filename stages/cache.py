@@ -5,7 +5,7 @@ from __future__ import annotations
 from meal.config import CacheSlice, load_slice
 from meal.data.prepared import open_prepared
 from meal.files import sha256
-from meal.teaching.cache import build_cache
+from meal.teaching.build import build_cache
 from meal.training.engine import select_device
 from meal.work import WorkFolder
 from stages.common import (

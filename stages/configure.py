@@ -21,7 +21,10 @@ def main() -> None:
                 f"{PARAMS.name}: networks.{name}.width={network.width:g}: {network.arch} has width "
                 f"1 alone; architectures with others: {scaling}"
             )
-    slices = resolve(params, flip=SOURCES[params.dataset].flip)
+    try:
+        slices = resolve(params, flip=SOURCES[params.dataset].flip)
+    except ValueError as error:
+        raise ValueError(f"{PARAMS.name}: {error}") from None
     with atomic_folder(CONFIG) as temporary:
         for name, part in slices.items():
             write_json(temporary / f"{name}.json", part.model_dump(mode="json"))

@@ -41,6 +41,11 @@ FAULTS = {
     "distill=null": "distill=None: input should be a valid dictionary",
     "views.flip=maybe": "views.flip='maybe': input should be a valid boolean",
     "views.count=0": "views.count=0: input should be greater than or equal to 1",
+    "views.count=60": "views.count=60: crop_padding 2 and flip False give 25 different views",
+    "views.count=some": "views.count='some': input should be a valid integer",
+    "views.crop=square": "views.crop='square': input should be 'padded' or 'resized'",
+    "views.scale=[0.5, 0.1]": "views.scale=[0.5, 0.1]: two shares of the area are expected",
+    "cache.top_k=0": "cache.top_k=0: input should be greater than or equal to 1",
     "data.image_size=7": "data.image_size=7: input should be greater than or equal to 16",
     "data.validation_fraction=1": "data.validation_fraction=1: input should be less than 1",
     "runtime.device=tpu": "runtime.device='tpu': allowed: auto, cpu, cuda, cuda:N",
@@ -71,6 +76,30 @@ def test_a_fault_is_one_line_with_key_value_and_what_is_allowed(
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "artifacts").exists()
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (
+            ["cache.top_k=3", "distill.similarity.logits=l2"],
+            "distill.similarity.logits='l2': cache",
+        ),
+        (["cache.top_k=3", "cache.enabled=false"], "cache.top_k=3: there is nothing to cut"),
+        (["distill.norm=none", "distill.selection=mean"], "distill.norm='none': the blocks of"),
+    ],
+)
+def test_values_that_exclude_each_other(
+    assignments: list[str], message: str, raw_params: dict[str, Any], tmp_path: Path
+) -> None:
+    for assignment in assignments:
+        change(raw_params, assignment)
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(raw_params))
+    with pytest.raises(ValueError, match=r"params\.yaml") as error:
+        load_params(path)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_several_faults_are_a_line_each(raw_params: dict[str, Any], tmp_path: Path) -> None:

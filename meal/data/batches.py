@@ -8,7 +8,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from meal.data.views import hash_integers
+from meal.data.hashing import hash_integers
 
 
 class Purpose(IntEnum):
@@ -28,16 +28,14 @@ def derive_seed(seed: int, *parts: int) -> int:
     return int(hash_integers(seed, *parts))
 
 
-def epoch_batches(
-    count: int, batch_size: int, seed: int, epoch: int, device: torch.device
-) -> Iterator[Tensor]:
-    """Shuffle indices from 0 to `count` and yield them in batches `(batch_size,)`.
+def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[Tensor]:
+    """Shuffle indices from 0 to `count` and yield them in batches `(batch_size,)`, on the CPU.
 
     The rest that fills no batch is left out: a batch of a few images spoils BatchNorm, and every
     epoch leaves out others. A dataset smaller than `batch_size` is one batch.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
-    order = torch.randperm(count, generator=generator).to(device)
+    order = torch.randperm(count, generator=generator)
     size = min(batch_size, count)
     for start in range(0, count - size + 1, size):
         yield order[start : start + size]

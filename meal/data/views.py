@@ -2,88 +2,92 @@
 
 Crop and flip come from a counter-based hash, not from a generator's state, so that any process,
 batch, order or device rebuilds the same view. That is what makes a cache of teachers' answers
-exact (METHOD: the same view for teacher and student; Beyer et al., CVPR 2022).
+exact (Beyer et al., CVPR 2022: teacher and student must see the same view).
 
-The family of padded crops is finite: `(2 * padding + 1)^2` offsets, twice as many with flips. Its
-members are enumerated without replacement, in an order of each image's own, by the swap-or-not
-shuffle (Hoang, Morris and Rogaway, CRYPTO 2012): a bijection of any number of members, computed
-for one view without the others. View indices beyond the family start a new order.
+A family draws the parameters of a view for many images at once, and takes their pixels in one
+gather.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from meal.config import ViewsSlice
-from meal.data.prepared import Prepared, Split
+from meal.config import ViewsSlice, padded_crop_count
+from meal.data.hashing import hash_integers, mix, uniform
 
 VERSION = 1  # part of every cache's fingerprint: raise it when a view's pixels would change
-_MASK = 0xFFFFFFFF
-_ROUNDS = 24  # about 3 * log2(162): more rounds change nothing a training run could see
+
+Parameters = tuple[Tensor, ...]
 
 
-def mix(value: Tensor, salt: Tensor | int) -> Tensor:
-    """Hash 32-bit integers, held in int64, with a salt: MurmurHash3's finaliser (Appleby, 2011)."""
-    value = (value ^ salt) & _MASK
-    value = ((value ^ (value >> 16)) * 0x85EBCA6B) & _MASK
-    value = ((value ^ (value >> 13)) * 0xC2B2AE35) & _MASK
-    return value ^ (value >> 16)
+class ViewFamily(Protocol):
+    """All views that one configuration gives."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a cache must share with a student: equal values mean equal views."""
+
+    def parameters(self, images: Tensor, view: int, size: tuple[int, int]) -> Parameters:
+        """Parameters `(N,)` of view `view` of images with indices `(N,)`, of `size` (H, W)."""
+
+    def source(self, images: Tensor) -> Tensor:
+        """From uint8 images `(N, H, W, C)` what views take their pixels from."""
+
+    def take(self, source: Tensor, images: Tensor, parameters: Parameters) -> Tensor:
+        """Pixels `(B, H, W, C)`, from 0 to 255, of the views of images `(B,)`."""
 
 
-def hash_integers(seed: int, *parts: Tensor | int) -> Tensor:
-    """Hash a seed (up to 63 bits) and integers, broadcast together, to 32 bits in int64."""
-    state = mix(torch.tensor(seed & _MASK), (seed >> 32) ^ 0x9E3779B9)
-    for position, part in enumerate(parts):
-        part = torch.as_tensor(part)
-        state = mix(mix(part & _MASK, 0x7F4A7C15 + position) + state.to(part.device), part >> 32)
-    return state
+def view_family(config: ViewsSlice) -> ViewFamily:
+    """The family that a slice of the configuration describes."""
+    if config.crop == "resized":
+        low, high = config.scale
+        return ResizedCrops(config.seed, low, high, config.flip)
+    return PaddedCrops(config.seed, config.crop_padding, config.flip)
 
 
 @dataclass(frozen=True)
-class ViewFamily:
-    """The padded crops and flips of images of one size."""
+class PaddedCrops:
+    """Crops of the zero-padded image, and their mirror images (MEAL's CIFAR augmentation).
+
+    There are `(2 * padding + 1)^2` of an image, twice as many with flips. They are enumerated
+    without replacement, in an order of each image's own, by the swap-or-not shuffle (Hoang, Morris
+    and Rogaway, CRYPTO 2012): a bijection of any number of members, computed for one view without
+    the others. View indices beyond the family start a new order.
+    """
 
     seed: int
     crop_padding: int
     flip: bool
 
-    @classmethod
-    def of(cls, config: ViewsSlice) -> ViewFamily:
-        """The family that a slice of the configuration describes."""
-        return cls(config.seed, config.crop_padding, config.flip)
+    _ROUNDS = 24  # about 3 * log2(162)
 
     @property
     def size(self) -> int:
         """How many different views an image has."""
-        return (2 * self.crop_padding + 1) ** 2 * (2 if self.flip else 1)
+        return padded_crop_count(self.crop_padding, self.flip)
 
     @property
-    def identity(self) -> dict[str, int | bool]:
-        """What a cache must share with a student: equal values mean equal views."""
+    def identity(self) -> dict[str, Any]:
+        """What equal views share."""
         return {
             "version": VERSION,
+            "crop": "padded",
             "seed": self.seed,
             "crop_padding": self.crop_padding,
             "flip": self.flip,
         }
 
-    def parameters(self, images: Tensor, view: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Row offset, column offset and flip of view `view` of each image.
-
-        Args:
-            images: indices `(N,)` of images in their split, int64, on any device.
-            view: the view's index, from 0, unbounded.
-
-        Returns:
-            Three tensors `(N,)`: offsets from 0 to `2 * crop_padding`, and a truth value.
-        """
+    def parameters(self, images: Tensor, view: int, size: tuple[int, int]) -> Parameters:
+        """Row offset and column offset, from 0 to `2 * crop_padding`, and flip."""
         turn, place = divmod(view, self.size)
         key = hash_integers(self.seed, images, turn)
         member = torch.full_like(images, place)
-        for step in range(_ROUNDS):
+        for step in range(self._ROUNDS):
             shift = mix(key, 2 * step + 1) % self.size
             partner = (shift + self.size - member) % self.size
             coin = mix(key + torch.maximum(member, partner), 2 * step + 2) & 1
@@ -92,74 +96,83 @@ class ViewFamily:
         offset = member % side**2
         return offset // side, offset % side, member >= side**2
 
+    def source(self, images: Tensor) -> Tensor:
+        """The images, padded once with zeros."""
+        padding = self.crop_padding
+        return F.pad(images, (0, 0, padding, padding, padding, padding))
 
-class PlainPipeline:
-    """Uint8 images on a device, and batches of them as normalised floats."""
-
-    def __init__(
-        self, images: Tensor, mean: list[float], deviation: list[float], device: torch.device
-    ) -> None:
-        """Take images `(N, H, W, C)`; mean and deviation are per channel, of values in [0, 1]."""
-        self.images = images.to(device)
-        scale = torch.tensor(deviation, dtype=torch.float64) * 255
-        self._scale = (1 / scale).float().to(device)
-        self._shift = (-torch.tensor(mean, dtype=torch.float64) * 255 / scale).float().to(device)
-
-    @classmethod
-    def of(cls, data: Prepared, split: Split, device: torch.device) -> PlainPipeline:
-        """The images of a split of prepared data, with the training split's normalisation."""
-        manifest = data.manifest
-        return PlainPipeline(data.images(split), manifest["mean"], manifest["deviation"], device)
-
-    def __len__(self) -> int:
-        """The number of images."""
-        return len(self.images)
-
-    def plain(self, start: int, stop: int) -> Tensor:
-        """The images from `start` to `stop`: float32 `(B, C, H, W)`, channels last in memory."""
-        return self.normalise(self.images[start:stop])
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """Uint8 `(B, H, W, C)` to float32 `(B, C, H, W)` of mean 0 and deviation 1."""
-        return pixels.float().mul_(self._scale).add_(self._shift).permute(0, 3, 1, 2)
+    def take(self, source: Tensor, images: Tensor, parameters: Parameters) -> Tensor:
+        """One gather of uint8 pixels."""
+        top, left, flip = parameters
+        height, width = (side - 2 * self.crop_padding for side in source.shape[1:3])
+        rows = top[:, None] + torch.arange(height, device=source.device)
+        columns = torch.arange(width, device=source.device)
+        columns = left[:, None] + torch.where(flip[:, None], columns.flip(0), columns)
+        return source[images[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-class ViewPipeline:
-    """Any view of the images of a pipeline. One gather builds a batch: no loop, no workers."""
+@dataclass(frozen=True)
+class ResizedCrops:
+    """Random-resized-crops and their mirror images (Szegedy et al., 2015), for larger images.
 
-    def __init__(self, source: PlainPipeline, family: ViewFamily) -> None:
-        padding = family.crop_padding
-        self.family = family
-        self._source = source
-        self._padded = torch.nn.functional.pad(
-            source.images, (0, 0, padding, padding, padding, padding)
-        )
-        count, height, width, _ = source.images.shape
-        device = source.images.device
-        self._indices = torch.arange(count, device=device)
-        self._rows = torch.arange(height, device=device)
-        self._columns = torch.arange(width, device=device)
-        self._drawn: tuple[int, tuple[Tensor, Tensor, Tensor]] | None = None
+    As torchvision's `RandomResizedCrop`: an area between `low` and `high` of the image, a ratio of
+    width to height between 3/4 and 4/3, the first of ten tries that fits, else the largest central
+    crop; bilinear. The family has no end: a view index is a draw.
+    """
 
-    def __len__(self) -> int:
-        """The number of images."""
-        return len(self._source)
+    seed: int
+    low: float
+    high: float
+    flip: bool
 
-    def view(self, images: Tensor, view: int) -> Tensor:
-        """View `view` of images `(B,)`: float32 `(B, C, H, W)`, channels last in memory."""
-        top, left, flip = (values[images] for values in self._draw(view))
-        columns = torch.where(flip[:, None], self._columns.flip(0), self._columns)
-        rows = top[:, None] + self._rows
-        columns = left[:, None] + columns
-        pixels = self._padded[images[:, None, None], rows[:, :, None], columns[:, None, :]]
-        return self._source.normalise(pixels)
+    _TRIES = 10
 
-    def view_of_range(self, start: int, stop: int, view: int) -> Tensor:
-        """View `view` of the images from `start` to `stop`."""
-        return self.view(self._indices[start:stop], view)
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What equal views share."""
+        return {
+            "version": VERSION,
+            "crop": "resized",
+            "seed": self.seed,
+            "scale": [self.low, self.high],
+            "flip": self.flip,
+        }
 
-    def _draw(self, view: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The parameters of a view of all images: an epoch hashes once, not once a batch."""
-        if self._drawn is None or self._drawn[0] != view:
-            self._drawn = view, self.family.parameters(self._indices, view)
-        return self._drawn[1]
+    def parameters(self, images: Tensor, view: int, size: tuple[int, int]) -> Parameters:
+        """Top, left, height and width of the crop in pixels, and flip."""
+        full_height, full_width = size
+        key = hash_integers(self.seed, images, view)
+        tries = mix(key[:, None], torch.arange(1, self._TRIES + 1, device=images.device))
+        area = full_height * full_width * (self.low + (self.high - self.low) * uniform(tries, 1))
+        ratio = (4 / 3) ** (2 * uniform(tries, 2) - 1)
+        widths, heights = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
+        fits = (widths >= 1) & (heights >= 1) & (widths <= full_width) & (heights <= full_height)
+        first = fits.int().argmax(dim=1, keepdim=True)  # the first try that fits, or 0
+        any_fits = fits.any(dim=1)
+        fallback_height = min(full_height, round(full_width / (3 / 4)))
+        fallback_width = min(full_width, round(full_height * (4 / 3)))
+        height = torch.where(any_fits, heights.gather(1, first)[:, 0], fallback_height)
+        width = torch.where(any_fits, widths.gather(1, first)[:, 0], fallback_width)
+        top = torch.where(any_fits, uniform(key, 101), 0.5) * (full_height - height + 1)
+        left = torch.where(any_fits, uniform(key, 102), 0.5) * (full_width - width + 1)
+        flip = (uniform(key, 103) < 0.5) & self.flip
+        return top.floor(), left.floor(), height, width, flip
+
+    def source(self, images: Tensor) -> Tensor:
+        """The images themselves."""
+        return images
+
+    def take(self, source: Tensor, images: Tensor, parameters: Parameters) -> Tensor:
+        """One bilinear sampling of the batch."""
+        top, left, height, width, flip = (value.float() for value in parameters)
+        full_height, full_width = source.shape[1:3]
+        # An affine map from the output's coordinates, in [-1, 1], to the crop's in the image.
+        matrix = torch.zeros(len(images), 2, 3, device=source.device)
+        matrix[:, 0, 0] = width / full_width * (1 - 2 * flip)
+        matrix[:, 0, 2] = (2 * left + width) / full_width - 1
+        matrix[:, 1, 1] = height / full_height
+        matrix[:, 1, 2] = (2 * top + height) / full_height - 1
+        planes = source[images].permute(0, 3, 1, 2).float()
+        grid = F.affine_grid(matrix, list(planes.shape), align_corners=False)
+        sampled = F.grid_sample(planes, grid, padding_mode="border", align_corners=False)
+        return sampled.permute(0, 2, 3, 1)

@@ -9,11 +9,13 @@ from torch import Tensor
 
 from meal.config import DistillSlice
 from meal.data.batches import Purpose, derive_seed, epoch_batches, steps_per_epoch
+from meal.data.pipelines import PlainPipeline, ViewPipeline
 from meal.data.prepared import Prepared
-from meal.data.views import PlainPipeline, ViewFamily, ViewPipeline
+from meal.data.views import view_family
 from meal.distillation.objective import DistillationObjective
 from meal.nets.weights import NetworkSpec, build, with_blocks
-from meal.teaching.ensemble import Ensemble, TargetReader, Targets
+from meal.teaching.ensemble import Ensemble
+from meal.teaching.targets import TargetReader, Targets, ViewBatch
 from meal.training.checkpoint import Checkpoints
 from meal.training.engine import History, Run, train
 from meal.training.validation import validator
@@ -32,7 +34,7 @@ def distil(
         ValueError: if the answers are to other data or other views.
     """
     settings = config.distill
-    family = ViewFamily.of(config.views)
+    family = view_family(config.views)
     ensemble.check(data.fingerprint, family.identity, config.view_count)
     spec = NetworkSpec.of(config.network, data.shape, data.classes)
     seed = derive_seed(settings.seed, Purpose.STUDENT)
@@ -40,7 +42,9 @@ def distil(
     _tell_skipped_blocks(settings.blocks, student.block_levels, ensemble, config.name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, Purpose.DISCRIMINATORS))
-        objective = DistillationObjective(student, settings, spec.classes).to(device)
+        objective = DistillationObjective(
+            student, settings, spec.classes, ensemble.mean.manifest["top_k"] is not None
+        ).to(device)
     pipeline = ViewPipeline(PlainPipeline.of(data, "train", device), family)
     labels = data.labels("train").to(device)
     steps = steps_per_epoch(len(pipeline), settings.batch_size)
@@ -49,9 +53,11 @@ def distil(
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor, Targets]]:
         view = epoch % config.view_count
-        order = epoch_batches(len(pipeline), settings.batch_size, shuffle, epoch, device)
+        order = epoch_batches(len(pipeline), settings.batch_size, shuffle, epoch)
         for step, rows in enumerate(order, start=epoch * steps):
-            yield pipeline.view(rows, view), labels[rows], reader.targets(rows, view, step)
+            images = rows.to(device, non_blocking=True)
+            pixels = pipeline.view(images, view)
+            yield pixels, labels[images], reader.targets(ViewBatch(rows, view, step, pixels))
 
     state, history = train(
         Run(

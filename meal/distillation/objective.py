@@ -22,7 +22,8 @@ from meal.config import Distill
 from meal.distillation.discriminator import Discriminator, discriminate, fool, scale_gradient
 from meal.distillation.similarity import LOSSES
 from meal.nets.blocks import ALIGNED, BlockNetwork
-from meal.teaching.ensemble import MEAN, Targets
+from meal.teaching.ensemble import MEAN
+from meal.teaching.targets import Targets
 from meal.training.engine import Objective, ParameterGroup
 
 LOGITS = "logits"
@@ -31,18 +32,23 @@ LOGITS = "logits"
 class DistillationObjective(Objective):
     """The student, its discriminators, and the loss that ties them to the teachers."""
 
-    def __init__(self, student: BlockNetwork, method: Distill, classes: int) -> None:
+    def __init__(
+        self, student: BlockNetwork, method: Distill, classes: int, top_k: bool = False
+    ) -> None:
         """Set up the outputs that are compared.
 
         Args:
             student: yields logits and blocks.
             method: the losses and their weights, who speaks, and the rates of both sides.
             classes: number of logits.
+            top_k: whether teachers' answers are log-probabilities, the k largest of them kept.
         """
         super().__init__()
         self.student = student
         self.network = student.network
         self.method = method
+        # Where teachers speak in log-probabilities, so does the student.
+        self._log_probabilities = top_k or method.selection == MEAN
         blocks = [block for block in method.blocks if block in student.block_levels]
         gamma = dict(zip(method.blocks, method.gamma.of_blocks(len(method.blocks)), strict=True))
         eta = dict(zip(method.blocks, method.eta.of_blocks(len(method.blocks)), strict=True))
@@ -96,7 +102,7 @@ class DistillationObjective(Objective):
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """Student's and teacher's values by output, in float32."""
         logits = logits.float()
-        if self.method.selection == MEAN:  # the mean speaks in log-probabilities: so both sides do
+        if self._log_probabilities:
             logits = F.log_softmax(logits, dim=1)
         pairs = {LOGITS: (logits, targets.logits)}
         for block in self._blocks:

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from meal.data.pipelines import PlainPipeline
 from meal.data.prepared import Prepared, Split
-from meal.data.views import PlainPipeline
 
 BATCH_SIZE = 512
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from meal.config import SupervisedSlice, Training
 from meal.data.batches import Purpose, derive_seed, epoch_batches, steps_per_epoch
+from meal.data.pipelines import PlainPipeline, ViewPipeline
 from meal.data.prepared import Prepared
-from meal.data.views import PlainPipeline, ViewFamily, ViewPipeline
+from meal.data.views import view_family
 from meal.nets.weights import NetworkSpec, build
 from meal.training.checkpoint import Checkpoints
 from meal.training.engine import History, Objective, ParameterGroup, Run, train
@@ -58,13 +59,14 @@ def train_supervised(
     """
     settings, seed = config.training, derive_seed(config.network.seed, purpose)
     spec = NetworkSpec.of(config.network, data.shape, data.classes)
-    family = ViewFamily.of(config.views)
+    family = view_family(config.views)
     pipeline = ViewPipeline(PlainPipeline.of(data, "train", device), family)
     labels = data.labels("train").to(device)
     shuffle = derive_seed(seed, Purpose.SHUFFLE)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for rows in epoch_batches(len(pipeline), settings.batch_size, shuffle, epoch, device):
+        for rows in epoch_batches(len(pipeline), settings.batch_size, shuffle, epoch):
+            rows = rows.to(device, non_blocking=True)
             yield pipeline.view(rows, epoch), labels[rows]
 
     state, history = train(

@@ -3,26 +3,28 @@ from __future__ import annotations
 import pytest
 import torch
 
+from meal.config import Views
 from meal.data.batches import epoch_batches
-from meal.data.views import PlainPipeline, ViewFamily, ViewPipeline
+from meal.data.pipelines import PlainPipeline, ViewPipeline
+from meal.data.views import PaddedCrops, ResizedCrops, ViewFamily
 
 CPU = torch.device("cpu")
-PAPER = ViewFamily(seed=3, crop_padding=4, flip=True)
+PAPER = PaddedCrops(seed=3, crop_padding=4, flip=True)
 
 
-def members(family: ViewFamily, images: torch.Tensor, view: int) -> torch.Tensor:
-    top, left, flip = family.parameters(images, view)
+def members(family: PaddedCrops, images: torch.Tensor, view: int) -> torch.Tensor:
+    top, left, flip = family.parameters(images, view, (8, 8))
     side = 2 * family.crop_padding + 1
     return top * side + left + flip * side**2
 
 
 def test_padding_four_with_flip_has_162_views() -> None:
     assert PAPER.size == 162
-    assert ViewFamily(0, 4, flip=False).size == 81
-    assert ViewFamily(0, 0, flip=False).size == 1
+    assert PaddedCrops(0, 4, flip=False).size == 81
+    assert PaddedCrops(0, 0, flip=False).size == 1
 
 
-@pytest.mark.parametrize("family", [PAPER, ViewFamily(9, 2, False), ViewFamily(1, 1, True)])
+@pytest.mark.parametrize("family", [PAPER, PaddedCrops(9, 2, False), PaddedCrops(1, 1, True)])
 def test_an_image_meets_every_view_once_before_any_comes_again(family: ViewFamily) -> None:
     images = torch.arange(50)
     for turn in range(2):
@@ -51,8 +53,8 @@ def test_consecutive_views_of_an_image_are_unrelated() -> None:
 
 def test_seeds_give_different_views() -> None:
     images = torch.arange(500)
-    other = ViewFamily(4, 4, flip=True)
-    high = ViewFamily(3 + 2**40, 4, flip=True)
+    other = PaddedCrops(4, 4, flip=True)
+    high = PaddedCrops(3 + 2**40, 4, flip=True)
     for family in (other, high):
         assert (members(PAPER, images, 0) == members(family, images, 0)).float().mean() < 0.05
 
@@ -73,8 +75,8 @@ def pipeline(family: ViewFamily, count: int = 12, channels: int = 3) -> ViewPipe
 def test_a_view_is_the_crop_and_flip_that_its_parameters_say() -> None:
     views = pipeline(PAPER)
     images = torch.tensor([4, 0, 11])
-    top, left, flip = PAPER.parameters(images, 7)
-    padded = torch.nn.functional.pad(views._source.images, (0, 0, 4, 4, 4, 4))
+    top, left, flip = PAPER.parameters(images, 7, (8, 8))
+    padded = torch.nn.functional.pad(views._plain.images, (0, 0, 4, 4, 4, 4))
     for row, image in enumerate(images):
         crop = padded[image, top[row] : top[row] + 8, left[row] : left[row] + 8]
         expected = crop.flip(1) if flip[row] else crop
@@ -101,9 +103,9 @@ def test_batches_are_normalised_and_channels_last() -> None:
 
 
 def test_epochs_shuffle_anew_and_leave_out_a_different_rest() -> None:
-    first = list(epoch_batches(10, 4, seed=0, epoch=0, device=CPU))
-    again = list(epoch_batches(10, 4, seed=0, epoch=0, device=CPU))
-    second = list(epoch_batches(10, 4, seed=0, epoch=1, device=CPU))
+    first = list(epoch_batches(10, 4, seed=0, epoch=0))
+    again = list(epoch_batches(10, 4, seed=0, epoch=0))
+    second = list(epoch_batches(10, 4, seed=0, epoch=1))
     assert [len(batch) for batch in first] == [4, 4]
     assert len(set(torch.cat(first).tolist())) == 8
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
@@ -111,4 +113,97 @@ def test_epochs_shuffle_anew_and_leave_out_a_different_rest() -> None:
 
 
 def test_a_dataset_smaller_than_a_batch_is_one_batch() -> None:
-    assert [len(batch) for batch in epoch_batches(3, 8, seed=0, epoch=0, device=CPU)] == [3]
+    assert [len(batch) for batch in epoch_batches(3, 8, seed=0, epoch=0)] == [3]
+
+
+RESIZED = ResizedCrops(seed=1, low=0.25, high=1.0, flip=True)
+
+
+def test_resized_crops_lie_in_the_image_and_have_the_asked_area_and_ratio() -> None:
+    size = (60, 80)
+    top, left, height, width, flip = RESIZED.parameters(torch.arange(5000), 3, size)
+    assert (top >= 0).all()
+    assert (left >= 0).all()
+    assert (top + height <= 60).all()
+    assert (left + width <= 80).all()
+    area, ratio = height * width / (60 * 80), width / height
+    assert area.min() > 0.23
+    assert area.max() <= 1
+    assert ratio.min() > 0.7
+    assert ratio.max() < 1.4
+    assert 0.45 < flip.float().mean() < 0.55
+    # Places are spread over what the crop's size leaves.
+    room = height < 55
+    assert abs((top[room] / (60 - height[room])).mean() - 0.5) < 0.03
+
+
+def test_resized_crops_are_a_function_of_seed_image_and_view() -> None:
+    def draw(family: ResizedCrops, images: list[int], view: int) -> torch.Tensor:
+        return torch.stack(family.parameters(torch.tensor(images), view, (60, 80)))
+
+    assert torch.equal(draw(RESIZED, [4, 9], 2)[:, 1], draw(RESIZED, [9], 2)[:, 0])
+    assert not torch.equal(draw(RESIZED, [4], 2), draw(RESIZED, [4], 3))
+    assert not torch.equal(draw(RESIZED, [4], 2), draw(ResizedCrops(2, 0.25, 1.0, True), [4], 2))
+
+
+def test_no_draw_fits_a_narrow_image_and_the_centre_is_taken() -> None:
+    family = ResizedCrops(seed=1, low=1.0, high=1.0, flip=False)
+    top, left, height, width, _ = family.parameters(torch.arange(20), 0, (20, 200))
+    assert set(height.tolist()) == {20}
+    assert set(width.tolist()) == {27}  # the widest ratio of 4/3
+    assert set(left.tolist()) == {87}
+    assert set(top.tolist()) == {0}
+
+
+def test_a_resized_view_of_the_whole_image_is_the_image_or_its_mirror() -> None:
+    whole = ResizedCrops(seed=0, low=1.0, high=1.0, flip=True)
+    images = torch.arange(12)
+    *_, height, width, flip = whole.parameters(images, 0, (8, 8))
+    views = pipeline(whole)
+    pixels = views.view(images, 0).permute(0, 2, 3, 1)
+    plain = views._plain.images.float()
+    full = (height == 8) & (width == 8)
+    assert full.any()
+    assert flip[full].any()
+    for image in images[full].tolist():
+        expected = plain[image].flip(1) if flip[image] else plain[image]
+        assert torch.allclose(pixels[image], expected, atol=1e-3)
+
+
+def test_a_resized_view_is_a_bilinear_resize_of_the_crop() -> None:
+    views, images = pipeline(RESIZED), torch.arange(12)
+    top, left, height, width, flip = RESIZED.parameters(images, 5, (8, 8))
+    pixels = views.view(images, 5)
+    for image in images.tolist():
+        rows = slice(int(top[image]), int(top[image] + height[image]))
+        columns = slice(int(left[image]), int(left[image] + width[image]))
+        crop = views._plain.images[image : image + 1, rows, columns].permute(0, 3, 1, 2).float()
+        resized = torch.nn.functional.interpolate(crop, (8, 8), mode="bilinear")[0]
+        expected = resized.flip(2) if flip[image] else resized
+        # Inside, where the border of the crop lets no neighbour in.
+        assert torch.allclose(pixels[image, :, 2:-2, 2:-2], expected[:, 2:-2, 2:-2], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("views", "count"),
+    [
+        ({"count": "all", "crop_padding": 4, "flip": True}, 162),
+        ({"count": "all", "crop_padding": 4, "flip": "auto"}, 81),
+        ({"count": 7}, 7),
+        ({"count": 500, "crop": "resized"}, 500),
+    ],
+)
+def test_all_is_every_view_there_is(views: dict[str, object], count: int) -> None:
+    assert Views.model_validate(views).resolve(flip=False)[1] == count
+
+
+@pytest.mark.parametrize(
+    ("views", "message"),
+    [
+        ({"count": 2, "crop_padding": 0, "flip": False}, "views.count=2: .* give 1 different"),
+        ({"count": "all", "crop": "resized"}, "has no end; give a number"),
+    ],
+)
+def test_more_views_than_there_are_is_an_error(views: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Views.model_validate(views).resolve(flip=False)

@@ -16,12 +16,16 @@ from tests.conftest import distill_settings
 from tests.teaching.test_cache import CPU, VIEWS, make_cache
 
 
+def make_ensemble(data: Prepared, folder: Path, **cache: Any) -> Ensemble:
+    for name, seed in (("one", 1), ("two", 2)):
+        make_cache(data, folder, name, seed, **cache)
+    build_ensemble(["one", "two"], folder / "caches", folder / "ensemble")
+    return Ensemble(folder / "ensemble")
+
+
 @pytest.fixture
 def ensemble(data: Prepared, tmp_path: Path) -> Ensemble:
-    for name, seed in (("one", 1), ("two", 2)):
-        make_cache(data, tmp_path, name, seed)
-    build_ensemble(["one", "two"], tmp_path / "caches", tmp_path / "ensemble")
-    return Ensemble(tmp_path / "ensemble")
+    return make_ensemble(data, tmp_path)
 
 
 def run(data: Prepared, ensemble: Ensemble, folder: Path, **changes: Any) -> Any:
@@ -91,3 +95,33 @@ def test_a_block_that_the_student_lacks_is_said(
     monkeypatch.setitem(zoo.ZOO, "tiny", two_levels)
     run(data, ensemble, tmp_path / "w", epochs=1)
     assert "block 2 is skipped: the student small lacks it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("selection", ["random", "mean", "random_per_image"])
+def test_a_float32_cache_and_running_teachers_give_the_same_bytes(
+    selection: str, data: Prepared, tmp_path: Path
+) -> None:
+    cached = make_ensemble(data, tmp_path / "cached", dtype="float32")
+    online = make_ensemble(data, tmp_path / "online", enabled=False)
+    assert not (online.folder / "one" / "logits.npy").exists()
+    _, from_cache, history = run(data, cached, tmp_path / "a", selection=selection)
+    _, from_online, online_history = run(data, online, tmp_path / "b", selection=selection)
+    assert history == online_history
+    assert all(torch.equal(from_cache[name], from_online[name]) for name in from_cache)
+
+
+def test_a_float16_cache_is_within_rounding(data: Prepared, tmp_path: Path) -> None:
+    settings = {"epochs": 1, "adversarial": "off"}
+    half = make_ensemble(data, tmp_path / "half")
+    full = make_ensemble(data, tmp_path / "full", dtype="float32")
+    _, from_half, (row_half,) = run(data, half, tmp_path / "a", **settings)
+    _, from_full, (row_full,) = run(data, full, tmp_path / "b", **settings)
+    assert row_half["similarity"] == pytest.approx(row_full["similarity"], rel=1e-3)
+    for name, weights in from_full.items():
+        assert torch.allclose(from_half[name], weights, atol=1e-3), name
+
+
+def test_a_student_learns_from_the_k_largest(data: Prepared, tmp_path: Path) -> None:
+    ensemble = make_ensemble(data, tmp_path, top_k=2)
+    _, _, history = run(data, ensemble, tmp_path / "w")
+    assert history[-1]["similarity"] < history[0]["similarity"]

@@ -12,7 +12,7 @@ from meal.config import Distill
 from meal.distillation.discriminator import Discriminator, discriminate, fool, scale_gradient
 from meal.distillation.objective import DistillationObjective
 from meal.nets.weights import NetworkSpec, build, with_blocks
-from meal.teaching.ensemble import Targets
+from meal.teaching.targets import Targets
 from tests.conftest import distill_settings
 
 SPEC = NetworkSpec("tiny", 1.0, 1, 16, 3)

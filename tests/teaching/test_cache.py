@@ -9,13 +9,17 @@ import pytest
 import torch
 
 from meal.config import CacheSlice
+from meal.data.pipelines import PlainPipeline, ViewPipeline
 from meal.data.prepared import Prepared
-from meal.data.views import PlainPipeline, ViewFamily, ViewPipeline
+from meal.data.views import PaddedCrops
 from meal.metrics import log_softmax
 from meal.nets.weights import NetworkSpec, build, load, save, with_blocks
-from meal.teaching import cache as cache_module
-from meal.teaching.cache import AnswerCache, build_cache
-from meal.teaching.ensemble import Ensemble, TargetReader, build_ensemble, mean_log_probabilities
+from meal.teaching import build as build_module
+from meal.teaching.build import build_cache
+from meal.teaching.cache import AnswerCache
+from meal.teaching.ensemble import Ensemble, build_ensemble, mean_log_probabilities
+from meal.teaching.targets import TargetReader, Targets, ViewBatch
+from meal.teaching.topk import compress, expand
 from meal.work import WorkFolder
 from tests.conftest import distill_settings
 
@@ -27,7 +31,7 @@ VIEWS = {"seed": 0, "crop_padding": 1, "flip": False}
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of 40, so that the 96 training images need a last batch that overlaps."""
-    monkeypatch.setattr(cache_module, "BATCH_SIZE", 40)
+    monkeypatch.setattr(build_module, "BATCH_SIZE", 40)
 
 
 def teacher(folder: Path, name: str, seed: int) -> Path:
@@ -39,22 +43,21 @@ def teacher(folder: Path, name: str, seed: int) -> Path:
 
 
 def make_cache(
-    data: Prepared, folder: Path, name: str = "one", seed: int = 1, dtype: str = "float16",
-    work: str = "work",
-) -> AnswerCache:  # fmt: skip
+    data: Prepared, folder: Path, name: str = "one", seed: int = 1, **cache: Any
+) -> AnswerCache:
     config = CacheSlice.model_validate(
-        {"name": name, "views": VIEWS, "view_count": 3, "cache": {"dtype": dtype}}
+        {"name": name, "views": VIEWS, "view_count": 3, "cache": cache}
     )
     weights = teacher(folder / "teachers", name, seed)
-    work_folder = WorkFolder(folder / work, f"cache@{name}", {"dtype": dtype, "seed": seed})
-    return build_cache(config, data, weights, folder / "caches" / name, work_folder, CPU)
+    work = WorkFolder(folder / "work", f"cache@{name}", {"cache": str(cache), "seed": seed})
+    return build_cache(config, data, weights, folder / "caches" / name, work, CPU)
 
 
 def test_answers_are_the_teachers_to_the_views(data: Prepared, tmp_path: Path) -> None:
     cache = make_cache(data, tmp_path, dtype="float32")
     spec, network = load(tmp_path / "teachers" / "one")
     blocks = with_blocks(network, spec, 3)
-    pipeline = ViewPipeline(PlainPipeline.of(data, "train", CPU), ViewFamily(0, 1, False))
+    pipeline = ViewPipeline(PlainPipeline.of(data, "train", CPU), PaddedCrops(0, 1, False))
     assert cache.array("logits").shape == (3, 96, 3)
     assert cache.blocks == [1, 2, 3]
     for view in range(3):
@@ -80,7 +83,7 @@ def test_moments_count_every_view_of_every_image_once(data: Prepared, tmp_path: 
     cache = make_cache(data, tmp_path, dtype="float32")
     for block in cache.blocks:
         values = cache.array(f"block{block}").reshape(-1, 16).astype(np.float64)
-        mean, deviation = cache.moments(block)
+        mean, deviation = (part.numpy() for part in cache.moments(block))
         assert np.allclose(mean, values.mean(axis=0), rtol=1e-6)
         assert np.allclose(deviation, values.std(axis=0), rtol=1e-4)
 
@@ -108,17 +111,16 @@ def test_a_build_interrupted_and_continued_gives_the_same_bytes(
     data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = make_cache(data, tmp_path / "whole")
-    answer, calls = cache_module._answer, 0
+    answers = build_module._answers
 
     def answer_and_die(*args: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 5:  # in the middle of the second view
-            raise KeyboardInterrupt
-        return answer(*args)
+        for index, answer in enumerate(answers(*args)):
+            if args[2] == 1 and index == 1:  # in the middle of the second view
+                raise KeyboardInterrupt
+            yield answer
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(cache_module, "_answer", answer_and_die)
+        patch.setattr(build_module, "_answers", answer_and_die)
         make_cache(data, tmp_path / "parts")
     assert not (tmp_path / "parts" / "caches" / "one").exists()
     resumed = make_cache(data, tmp_path / "parts")
@@ -129,8 +131,8 @@ def test_a_full_disk_is_an_error_before_the_work(
     data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda path: usage)
-    monkeypatch.setattr(cache_module, "_answer", None)  # may not be called
+    monkeypatch.setattr(build_module.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(build_module, "_answers", None)  # may not be called
     with pytest.raises(ValueError, match=r"cache of one needs .* MiB.*lower views.count"):
         make_cache(data, tmp_path)
 
@@ -162,18 +164,20 @@ def ensemble(data: Prepared, tmp_path: Path) -> Ensemble:
 def test_the_mean_is_of_probabilities_and_of_standardised_blocks(ensemble: Ensemble) -> None:
     members = list(ensemble.members.values())
     for view in range(3):
-        probabilities = np.mean([np.exp(log_softmax(c.array("logits")[view])) for c in members], 0)
+        answers = [np.exp(log_softmax(cache.array("logits")[view])) for cache in members]
+        probabilities = np.mean(answers, axis=0)
         assert np.allclose(np.exp(ensemble.mean.array("logits")[view]), probabilities, atol=1e-6)
         blocks = []
         for cache in members:
-            mean, deviation = cache.moments(2)
+            mean, deviation = (part.numpy() for part in cache.moments(2))
             blocks.append((cache.array("block2")[view] - mean) / deviation)
         assert np.allclose(ensemble.mean.array("block2")[view], np.mean(blocks, axis=0), atol=1e-5)
 
 
 def test_the_mean_by_hand() -> None:
-    one, two = np.log([[0.5, 0.5]]), np.log([[0.9, 0.1]]) + 7  # a shift of logits changes nothing
-    assert np.allclose(np.exp(mean_log_probabilities([one, two])), [[0.7, 0.3]])
+    one, two = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log() + 7
+    expected = torch.tensor([[0.7, 0.3]])  # a shift of logits changes nothing
+    assert torch.allclose(mean_log_probabilities([one, two]).exp(), expected)
 
 
 def test_members_are_linked_not_copied(ensemble: Ensemble, tmp_path: Path) -> None:
@@ -196,10 +200,10 @@ def test_caches_of_other_views_do_not_mix(data: Prepared, tmp_path: Path) -> Non
 
 
 def test_answers_to_other_data_or_views_are_refused(ensemble: Ensemble, data: Prepared) -> None:
-    family = ViewFamily(0, 1, False)
+    family = PaddedCrops(0, 1, False)
     ensemble.check(data.fingerprint, family.identity, 3)
     with pytest.raises(ValueError, match="other views"):
-        ensemble.check(data.fingerprint, ViewFamily(1, 1, False).identity, 3)
+        ensemble.check(data.fingerprint, PaddedCrops(1, 1, False).identity, 3)
     with pytest.raises(ValueError, match="other data"):
         ensemble.check("other", family.identity, 3)
     with pytest.raises(ValueError, match="other view_count"):
@@ -207,6 +211,10 @@ def test_answers_to_other_data_or_views_are_refused(ensemble: Ensemble, data: Pr
 
 
 ROWS = torch.tensor([5, 90, 0, 33])
+
+
+def ask(reader: TargetReader, rows: torch.Tensor, view: int, step: int) -> Targets:
+    return reader.targets(ViewBatch(rows, view, step, torch.empty(0)))
 
 
 def who_spoke(ensemble: Ensemble, logits: torch.Tensor, view: int) -> list[str]:
@@ -224,12 +232,12 @@ def test_random_is_one_teacher_a_step_and_each_in_turn(ensemble: Ensemble) -> No
     reader = TargetReader(ensemble, distill_settings(selection="random"), seed=4, device=CPU)
     spoke = []
     for step in range(60):
-        names = who_spoke(ensemble, reader.targets(ROWS, 1, step).logits, 1)
+        names = who_spoke(ensemble, ask(reader, ROWS, 1, step).logits, 1)
         assert len(set(names)) == 1
         spoke.append(names[0])
     assert all(spoke.count(name) >= 10 for name in ensemble.teachers)
     again = TargetReader(ensemble, distill_settings(selection="random"), seed=4, device=CPU)
-    assert who_spoke(ensemble, again.targets(ROWS, 1, 7).logits, 1)[0] == spoke[7]
+    assert who_spoke(ensemble, ask(again, ROWS, 1, 7).logits, 1)[0] == spoke[7]
 
 
 def test_random_per_image_mixes_teachers_and_keeps_rows_together(ensemble: Ensemble) -> None:
@@ -237,14 +245,14 @@ def test_random_per_image_mixes_teachers_and_keeps_rows_together(ensemble: Ensem
     reader = TargetReader(ensemble, settings, seed=4, device=CPU)
     mixed = 0
     for step in range(10):
-        targets = reader.targets(ROWS, 2, step)
+        targets = ask(reader, ROWS, 2, step)
         names = who_spoke(ensemble, targets.logits, 2)
         mixed += len(set(names)) > 1
         values, rows = targets.blocks[3]
         assert rows is not None
         for row, value in zip(rows.tolist(), values.numpy(), strict=True):
             cache = ensemble.members[names[row]]
-            mean, deviation = cache.moments(3)
+            mean, deviation = (part.numpy() for part in cache.moments(3))
             expected = (cache.array("block3")[2, ROWS[row]] - mean) / deviation
             assert np.allclose(value, expected, atol=1e-6)
     assert mixed >= 5
@@ -252,7 +260,7 @@ def test_random_per_image_mixes_teachers_and_keeps_rows_together(ensemble: Ensem
 
 def test_the_mean_speaks_for_all(ensemble: Ensemble) -> None:
     reader = TargetReader(ensemble, distill_settings(selection="mean"), seed=4, device=CPU)
-    targets = reader.targets(ROWS, 0, 0)
+    targets = ask(reader, ROWS, 0, 0)
     assert np.array_equal(targets.logits.numpy(), ensemble.mean.array("logits")[0, ROWS.numpy()])
     values, rows = targets.blocks[1]
     assert rows is None
@@ -261,7 +269,7 @@ def test_the_mean_speaks_for_all(ensemble: Ensemble) -> None:
 
 def test_standardised_targets_have_mean_zero_and_deviation_one(ensemble: Ensemble) -> None:
     reader = TargetReader(ensemble, distill_settings(), seed=4, device=CPU)
-    values = torch.cat([reader.targets(torch.arange(96), v, 0).blocks[2][0] for v in range(3)])
+    values = torch.cat([ask(reader, torch.arange(96), v, 0).blocks[2][0] for v in range(3)])
     assert values.mean(dim=0).abs().max() < 1e-4
     deviation = values.std(dim=0, correction=0)
     assert ((deviation - 1).abs() < 1e-3).logical_or(deviation < 1e-6).all()
@@ -269,7 +277,7 @@ def test_standardised_targets_have_mean_zero_and_deviation_one(ensemble: Ensembl
 
 def test_without_standardisation_blocks_come_raw(ensemble: Ensemble) -> None:
     reader = TargetReader(ensemble, distill_settings(norm="none"), seed=4, device=CPU)
-    values = reader.targets(ROWS, 0, 0).blocks[1][0].numpy()
+    values = ask(reader, ROWS, 0, 0).blocks[1][0].numpy()
     raw = [cache.array("block1")[0, ROWS.numpy()] for cache in ensemble.members.values()]
     assert any(np.array_equal(values, candidate) for candidate in raw)
 
@@ -278,6 +286,56 @@ def test_a_manifest_says_what_the_answers_depend_on(data: Prepared, tmp_path: Pa
     cache = make_cache(data, tmp_path)
     manifest = json.loads((cache.folder / "manifest.json").read_text())
     assert manifest["data"] == data.fingerprint
-    assert manifest["views"] == {"version": 1, **VIEWS}
+    assert manifest["views"] == {"version": 1, "crop": "padded", **VIEWS}
     assert manifest["view_count"] == 3
     assert {"weights", "alignment", "dtype", "files", "blocks", "network"} <= set(manifest)
+
+
+def test_top_k_keeps_the_largest_and_spreads_the_rest() -> None:
+    probabilities = torch.tensor([[0.5, 0.02, 0.3, 0.08, 0.1], [0.2, 0.2, 0.2, 0.35, 0.05]])
+    indices, shares = compress(probabilities.log(), 2)
+    assert indices[0].tolist() == [0, 2]
+    whole = expand(indices.numpy().astype(np.uint16), shares.numpy(), 5).exp()
+    assert torch.allclose(whole[0], torch.tensor([0.5, 0.2 / 3, 0.3, 0.2 / 3, 0.2 / 3]))
+    assert torch.allclose(whole.sum(dim=1), torch.ones(2))
+
+
+def test_a_certain_teacher_leaves_no_infinity() -> None:
+    indices, shares = compress(torch.tensor([[200.0, 0.0, 0.0, 0.0]]).log_softmax(dim=1), 2)
+    whole = expand(indices.numpy().astype(np.uint16), shares.half().numpy(), 4)
+    assert torch.isfinite(whole).all()
+    assert whole.argmax() == 0
+
+
+def test_ten_of_a_thousand_classes_take_under_fifty_bytes_a_view() -> None:
+    config = CacheSlice.model_validate(
+        {"name": "one", "views": VIEWS, "view_count": 1, "cache": {"top_k": 10}}
+    )
+    layout = build_module._layout(config, (1, 1), classes=1000, blocks=[])
+    assert sum(dtype.itemsize * np.prod(shape) for dtype, shape in layout.values()) == 40
+
+
+def test_a_top_k_cache_gives_log_probabilities(data: Prepared, tmp_path: Path) -> None:
+    whole = make_cache(data, tmp_path / "a", dtype="float32")
+    cut = make_cache(data, tmp_path / "b", dtype="float32", top_k=2)
+    assert not (cut.folder / "logits.npy").exists()
+    # With two of three classes kept, the rest of one class is exact.
+    expected = whole.logits(1, np.arange(96)).log_softmax(dim=1)
+    assert torch.allclose(cut.logits(1, np.arange(96)), expected, atol=1e-5)
+
+
+def test_top_k_must_leave_a_class_out(data: Prepared, tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"cache.top_k=3: the dataset has 3 classes; allowed: 1 to 2"
+    ):
+        make_cache(data, tmp_path, top_k=3)
+
+
+def test_the_mean_of_top_k_caches(data: Prepared, tmp_path: Path) -> None:
+    for name, seed in (("one", 1), ("two", 2)):
+        make_cache(data, tmp_path, name, seed, dtype="float32", top_k=2)
+    build_ensemble(["one", "two"], tmp_path / "caches", tmp_path / "ensemble")
+    ensemble = Ensemble(tmp_path / "ensemble")
+    rows = np.arange(96)
+    expected = mean_log_probabilities([c.logits(0, rows) for c in ensemble.members.values()])
+    assert torch.allclose(ensemble.mean.logits(0, rows), expected, atol=1e-5)

@@ -1,0 +1,30 @@
+"""A counter-based hash on tensors: the same integers give the same draw on any device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_MASK = 0xFFFFFFFF
+
+
+def mix(value: Tensor, salt: Tensor | int) -> Tensor:
+    """Hash 32-bit integers, held in int64, with a salt: MurmurHash3's finaliser (Appleby, 2011)."""
+    value = (value ^ salt) & _MASK
+    value = ((value ^ (value >> 16)) * 0x85EBCA6B) & _MASK
+    value = ((value ^ (value >> 13)) * 0xC2B2AE35) & _MASK
+    return value ^ (value >> 16)
+
+
+def hash_integers(seed: int, *parts: Tensor | int) -> Tensor:
+    """Hash a seed (up to 63 bits) and integers, broadcast together, to 32 bits in int64."""
+    state = mix(torch.tensor(seed & _MASK), (seed >> 32) ^ 0x9E3779B9)
+    for position, part in enumerate(parts):
+        part = torch.as_tensor(part)
+        state = mix(mix(part & _MASK, 0x7F4A7C15 + position) + state.to(part.device), part >> 32)
+    return state
+
+
+def uniform(key: Tensor, stream: int) -> Tensor:
+    """A number in [0, 1), float64, for each 32-bit key; streams are independent."""
+    return mix(key, stream).double() / 2**32
