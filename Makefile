@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3
 
-.PHONY: env repro test test-slow lint lock-check
+.PHONY: env repro test test-slow lint lock-check bench
 
 env: .venv/.installed
 
@@ -31,3 +31,7 @@ lint: env
 lock-check: env
 	@fits=$$(dvc repro --dry --allow-missing 2>&1) && ! grep '^Running stage' <<< "$$fits" \
 	  || { echo "$$fits"; echo 'dvc.lock does not fit: run dvc repro and commit'; exit 1; }
+
+# Ratios, both sides interleaved in one process; writes reports/benchmarks. About half an hour.
+bench: env
+	python -m tests.benchmarks

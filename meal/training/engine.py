@@ -99,7 +99,7 @@ def train(run: Run) -> tuple[dict[str, Tensor], History]:
         ValueError: if the loss is not finite; the last checkpoint is kept.
     """
     objective, settings = run.objective, run.settings
-    optimizer = _optimizer(objective)
+    optimizer = make_optimizer(objective)
     state = run.checkpoints.load() or {"epoch": 0, "history": [], "best": None}
     if state["epoch"]:
         objective.load_state_dict(state["objective"])
@@ -135,7 +135,8 @@ def train(run: Run) -> tuple[dict[str, Tensor], History]:
     return best, history
 
 
-def _optimizer(objective: Objective) -> torch.optim.Optimizer:
+def make_optimizer(objective: Objective) -> torch.optim.Optimizer:
+    """SGD over the objective's groups, each with its own rate, momentum and decay."""
     groups = [
         {
             "params": group.parameters,

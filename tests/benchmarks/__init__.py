@@ -1,0 +1,1 @@
+"""Benchmarks: `make bench`. Ratios of medians, both sides interleaved in one process."""

@@ -1,0 +1,22 @@
+"""`python -m tests.benchmarks [NAME ...]`: all benchmarks, or those named."""
+
+from __future__ import annotations
+
+import sys
+
+from tests.benchmarks import break_even, options, picture, pipelines, stages, step_cost
+
+BENCHMARKS = {
+    "step_cost": step_cost.run,
+    "views": pipelines.run_views,
+    "cache_build": pipelines.run_cache_build,
+    "cache_reading": pipelines.run_reading,
+    "options": options.run,
+    "startup": stages.run_startup,
+    "memory": stages.run_memory,
+    "break_even": break_even.run,
+    "picture": picture.draw,
+}
+
+for name in sys.argv[1:] or BENCHMARKS:
+    BENCHMARKS[name]()  # type: ignore[operator]

@@ -1,0 +1,26 @@
+"""When a cache pays: teachers' forward passes over the training set, cached against online."""
+
+from __future__ import annotations
+
+import yaml
+
+from tests.benchmarks.common import report
+from tests.conftest import ROOT
+
+
+def run() -> None:
+    """The passes at the views and epochs of the Fashion-MNIST recipe; counted, not timed."""
+    params = yaml.safe_load((ROOT / "recipes" / "fashion_mnist.yaml").read_text())
+    teachers, views = len(params["teachers"]), params["views"]["count"]
+    epochs = params["distill"]["epochs"]
+    rows = [
+        {
+            "students": students,
+            "cached": teachers * views,
+            "online_random": students * epochs,
+            "online_mean": students * epochs * teachers,
+        }
+        for students in (1, 2, 5, 20)
+    ]
+    note = f"forward passes of a teacher; {teachers} teachers, {views} views, {epochs} epochs"
+    report("break_even", rows, note)

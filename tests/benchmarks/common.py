@@ -1,0 +1,52 @@
+"""What the benchmarks share: timing two sides side by side, and saying where that was."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from meal.files import write_json
+
+REPORTS = Path("reports/benchmarks")
+
+
+def machine() -> dict[str, Any]:
+    """The machine, its threads and the versions that matter."""
+    cpuinfo = Path("/proc/cpuinfo")
+    models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+    return {
+        "processor": models[0].partition(":")[2].strip() if models else platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "torchvision", "timm", "numpy", "dvc")},
+    }
+
+
+def medians(sides: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each side; every repeat calls all sides in turn."""
+    for call in sides.values():  # once before: buffers, caches, primitives
+        call()
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, call in sides.items():
+            started = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def report(name: str, rows: list[dict[str, Any]], note: str) -> None:
+    """Print the rows as a table and write them to `reports/benchmarks/NAME.json`."""
+    import pandas as pd
+
+    print(f"\n{name}: {note}\n{pd.DataFrame(rows).to_string(index=False)}", flush=True)
+    write_json(REPORTS / f"{name}.json", {"note": note, "machine": machine(), "rows": rows})

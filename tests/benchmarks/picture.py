@@ -1,0 +1,33 @@
+"""The picture of the benchmarks: what a step costs, by number of teachers."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from meal.files import read_json
+from tests.benchmarks.common import REPORTS
+
+
+def draw() -> None:
+    """Draw `step_cost.json` as one SVG."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "meal"
+    from matplotlib import pyplot as plt
+
+    frame = pd.DataFrame(read_json(REPORTS / "step_cost.json")["rows"])
+    students = list(dict.fromkeys(frame["student"]))
+    figure, axes = plt.subplots(1, len(students), figsize=(4.2 * len(students), 3.4), sharey=True)
+    for axis, student in zip(axes, students, strict=True):
+        for mode, rows in frame[frame["student"] == student].groupby("mode", sort=False):
+            axis.plot(
+                rows["teachers"], rows["ratio"], marker="o", label=str(mode).replace("_", ", ")
+            )
+        axis.set(title=f"student: {student}", xlabel="teachers", yscale="log")
+        axis.set_xticks(sorted(set(frame["teachers"])))
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("cost of a step\n(plain supervised step = 1)")
+    axes[0].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(REPORTS / "step_cost.svg", metadata={"Date": None})

@@ -1,0 +1,141 @@
+"""Images a second of the view pipeline, and of a cache build over the bare forward."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from meal.nets.inference import BATCH_SIZE, spans
+from meal.nets.weights import build, with_blocks
+from meal.teaching import build as build_module
+from meal.teaching.cache import create
+from tests.benchmarks.common import medians, report
+from tests.benchmarks.step_cost import IMAGES, pipeline, spec
+
+
+class _Images(Dataset[Any]):
+    """What a torchvision user would write: crop with padding 4, flip, normalise, one by one."""
+
+    def __init__(self, images: torch.Tensor) -> None:
+        self._images = images.permute(0, 3, 1, 2).contiguous()
+        self._transform = v2.Compose(
+            [
+                v2.RandomCrop(32, padding=4),
+                v2.RandomHorizontalFlip(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize([0.5] * 3, [0.25] * 3),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._transform(self._images[index])
+
+
+def run_views(repeats: int = 5) -> None:
+    """The view pipeline against torchvision's transforms in a DataLoader."""
+    views = pipeline()
+    images = views._plain.images
+    view = 0
+
+    def ours() -> None:
+        nonlocal view
+        view += 1  # a new view: its parameters are drawn within the time
+        for start in range(0, IMAGES, 128):
+            views.view_of_range(start, start + 128, view)
+
+    def loader(workers: int) -> DataLoader[Any]:
+        return DataLoader(
+            _Images(images), 128, shuffle=True, num_workers=workers, persistent_workers=workers > 0
+        )
+
+    loaders = {0: loader(0), 2: loader(2)}
+
+    def theirs(workers: int) -> None:
+        for _ in loaders[workers]:
+            pass
+
+    sides = {"views": ours}
+    sides |= {f"v2, {n} workers": lambda n=n: theirs(n) for n in loaders}  # type: ignore[misc]
+    seconds = medians(sides, repeats)
+    best = min(value for name, value in seconds.items() if name != "views")
+    rows = [
+        {
+            "pipeline": name,
+            "images_per_second": round(IMAGES / value),
+            "ratio": round(best / value, 2),
+        }
+        for name, value in seconds.items()
+    ]
+    report("views", rows, "images a second; ratio to the better of torchvision's, 32x32x3")
+
+
+def run_cache_build(repeats: int = 5) -> None:
+    """Answering views into a cache against the bare forward of the teacher."""
+    rows = []
+    views = pipeline()
+    for arch, width in (("resnet18", 0.25), ("vgg19", 1.0)):
+        network_spec = spec(arch, width)
+        network = with_blocks(build(network_spec), network_spec, 3).eval()
+        batch = views.view_of_range(0, BATCH_SIZE, 0)
+        with tempfile.TemporaryDirectory() as folder:
+            sizes = {"logits": 10, "block1": 16, "block2": 16, "block3": 16}
+            arrays = {
+                name: create(Path(folder) / f"{name}.npy", np.dtype("float16"), (1, IMAGES, size))
+                for name, size in sizes.items()
+            }
+
+            def fill(network: Any = network, arrays: Any = arrays) -> None:
+                for start, stop, answers in build_module._answers(network, views, 0, None):
+                    for name, values in answers.items():
+                        arrays[name][0, start:stop] = values
+
+            @torch.inference_mode()
+            def bare(network: Any = network, batch: Any = batch) -> None:
+                for _ in spans(IMAGES, BATCH_SIZE):
+                    network.network(batch)
+
+            seconds = medians({"build": fill, "forward": bare}, repeats)
+        rows.append(
+            {
+                "teacher": f"{arch}, width {width}",
+                "build_images_per_second": round(IMAGES / seconds["build"]),
+                "forward_images_per_second": round(IMAGES / seconds["forward"]),
+                "ratio": round(seconds["forward"] / seconds["build"], 3),
+            }
+        )
+    report("cache_build", rows, "speed of building a cache over the bare forward")
+
+
+def run_reading(repeats: int = 7) -> None:
+    """A shuffled epoch of reading a cache against the same rows in order."""
+    images = 50_000
+    with tempfile.TemporaryDirectory() as folder:
+        array = create(Path(folder) / "logits.npy", np.dtype("float16"), (2, images, 58))
+        array[:] = 1
+        ordered, shuffled = np.arange(images), np.random.default_rng(0).permutation(images)
+
+        def read(order: Any) -> None:
+            for start in range(0, images, 128):
+                array[1, order[start : start + 128]].astype(np.float32)
+
+        seconds = medians(
+            {"in order": lambda: read(ordered), "shuffled": lambda: read(shuffled)}, repeats
+        )
+    rows = [
+        {
+            "order": name,
+            "microseconds_per_batch": round(1e6 * value / (images / 128), 1),
+            "ratio": round(value / seconds["in order"], 3),
+        }
+        for name, value in seconds.items()
+    ]
+    report("cache_reading", rows, "reading batches of 128 rows of 58 values, 50,000 images")

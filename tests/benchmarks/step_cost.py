@@ -1,0 +1,190 @@
+"""A step of distillation over a step of plain supervised training, same student, batch 128.
+
+Teachers' answers come from a cache, or from the official five teachers running online.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from meal.config import Distill, Training
+from meal.data.pipelines import PlainPipeline, ViewPipeline
+from meal.data.views import PaddedCrops
+from meal.distillation.objective import DistillationObjective
+from meal.evaluation.costs import count
+from meal.nets import weights
+from meal.nets.weights import NetworkSpec, build, with_blocks
+from meal.teaching.cache import NETWORK, seal
+from meal.teaching.ensemble import Ensemble, build_ensemble
+from meal.teaching.targets import TargetReader, ViewBatch
+from meal.training.engine import Objective, make_optimizer
+from meal.training.supervised import SupervisedObjective
+from tests.benchmarks.common import medians, report
+
+CPU = torch.device("cpu")
+BATCH, IMAGES, VIEWS, CLASSES = 128, 4096, 2, 10
+STUDENTS = {"mobilenet, half width": ("mobilenet", 0.5), "resnet18": ("resnet18", 1.0)}
+OFFICIAL = ("vgg19", "dpn92", "resnet18", "preact_resnet18", "densenet")
+
+
+def spec(arch: str, width: float = 1.0) -> NetworkSpec:
+    """A network for CIFAR-10."""
+    return NetworkSpec(arch, width, 3, 32, CLASSES)
+
+
+def make_teachers(folder: Path, archs: Sequence[str], number: int, online: bool) -> Ensemble:
+    """An ensemble of `number` teachers with answers drawn at random, or networks to run."""
+    generator = np.random.default_rng(0)
+    names = [f"teacher{index}" for index in range(number)]
+    for index, name in enumerate(names):
+        path = folder / "caches" / name
+        path.mkdir(parents=True)
+        arrays: dict[str, Any] = {
+            f"{split}_logits": np.zeros((10, CLASSES), np.float32)
+            for split in ("validation", "test")
+        }
+        if online:
+            network_spec = spec(archs[index % len(archs)])
+            weights.save(path / NETWORK, network_spec, build(network_spec, index).state_dict())
+        else:
+            sizes = {"logits": CLASSES, "block1": 16, "block2": 16, "block3": 16}
+            for array, size in sizes.items():
+                values = generator.standard_normal((VIEWS, IMAGES, size))
+                arrays[array] = values.astype(np.float16)
+        for array, values in arrays.items():
+            np.save(path / f"{array}.npy", values)
+        unit = {"mean": [0.0] * 16, "deviation": [1.0] * 16}
+        common = {"data": "", "views": {}, "view_count": VIEWS, "alignment": 1, "dtype": "float16"}
+        seal(
+            path,
+            {
+                "name": name, **common, "enabled": not online, "top_k": None, "mean_of": None,
+                "network": asdict(spec(archs[index % len(archs)])),
+                "blocks": {str(block): unit for block in (1, 2, 3)},
+            },
+        )  # fmt: skip
+    build_ensemble(names, folder / "caches", folder / "ensemble")
+    return Ensemble(folder / "ensemble")
+
+
+def pipeline() -> ViewPipeline:
+    """Random images of CIFAR's shape."""
+    images = torch.randint(0, 256, (IMAGES, 32, 32, 3), dtype=torch.uint8)
+    return ViewPipeline(PlainPipeline(images, [0.5] * 3, [0.25] * 3, CPU), PaddedCrops(0, 4, True))
+
+
+def stepper(objective: Objective, inputs: Callable[[int], tuple[Any, ...]]) -> Callable[[], None]:
+    """A function that makes one training step, as the engine does."""
+    optimizer, step = make_optimizer(objective), 0
+    objective.train()
+
+    def run() -> None:
+        nonlocal step
+        step += 1
+        loss, _ = objective(*inputs(step))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return run
+
+
+def supervised_step(student: NetworkSpec, views: ViewPipeline) -> Callable[[], None]:
+    """Plain training on labels."""
+    labels = torch.randint(0, CLASSES, (IMAGES,))
+
+    def inputs(step: int) -> tuple[Any, ...]:
+        rows = _rows(step)
+        return views.view(rows, 0), labels[rows]
+
+    settings = Training(lr=0.01, epochs=1, batch_size=BATCH)
+    return stepper(SupervisedObjective(build(student), settings), inputs)
+
+
+def distillation_step(
+    student: NetworkSpec, views: ViewPipeline, ensemble: Ensemble, **changes: Any
+) -> Callable[[], None]:
+    """MEAL: all blocks and discriminators unless `changes` say otherwise."""
+    settings = Distill.model_validate(
+        {"lr": 0.01, "epochs": 1, "batch_size": BATCH, "discriminator": {"lr": 0.001}, **changes}
+    )
+    objective = DistillationObjective(with_blocks(build(student), student, 3), settings, CLASSES)
+    reader, labels = TargetReader(ensemble, settings, 0, CPU), torch.zeros(IMAGES, dtype=torch.long)
+
+    def inputs(step: int) -> tuple[Any, ...]:
+        rows = _rows(step)
+        pixels = views.view(rows, 0)
+        return pixels, labels[rows], reader.targets(ViewBatch(rows, 0, step, pixels))
+
+    return stepper(objective, inputs)
+
+
+def _rows(step: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(step)
+    return torch.randint(0, IMAGES, (BATCH,), generator=generator)
+
+
+def cached_seconds(student: NetworkSpec, views: ViewPipeline, number: int) -> dict[str, float]:
+    """Seconds of a supervised step, and of steps with answers from the caches of `number`."""
+    with tempfile.TemporaryDirectory() as folder:
+        ensemble = make_teachers(Path(folder), OFFICIAL, number, online=False)
+        sides = {"supervised": supervised_step(student, views)}
+        for selection in ("random", "mean"):
+            sides[f"cached_{selection}"] = distillation_step(
+                student, views, ensemble, selection=selection
+            )
+        return medians(sides, 15)
+
+
+def online_ratio(
+    student: NetworkSpec, views: ViewPipeline, archs: Sequence[str], number: int, repeats: int
+) -> float:
+    """A step with `number` teachers running, their mean speaking, over a supervised step."""
+    with tempfile.TemporaryDirectory() as folder:
+        ensemble = make_teachers(Path(folder), archs, number, online=True)
+        online = distillation_step(student, views, ensemble, selection="mean")
+        seconds = medians(
+            {"supervised": supervised_step(student, views), "online": online}, repeats
+        )
+        return seconds["online"] / seconds["supervised"]
+
+
+def run(numbers: Sequence[int] = (1, 3, 5, 10)) -> None:
+    """Measure every student, number of teachers and mode."""
+    rows: list[dict[str, Any]] = []
+    views = pipeline()
+    for title, (arch, width) in STUDENTS.items():
+        student = spec(arch, width)
+        # One random teacher a step costs the mean of what each costs alone.
+        alone = [online_ratio(student, views, [teacher], 1, repeats=3) for teacher in OFFICIAL]
+        for number in numbers:
+            seconds = cached_seconds(student, views, number)
+            teachers = [index % len(OFFICIAL) for index in range(number)]
+            ratios = {mode: value / seconds["supervised"] for mode, value in seconds.items()}
+            ratios["online_random"] = sum(alone[index] for index in teachers) / number
+            ratios["online_mean"] = (
+                alone[0]
+                if number == 1
+                else online_ratio(student, views, OFFICIAL, number, repeats=2)
+            )
+            for mode, ratio in ratios.items():
+                milliseconds = 1000 * ratio * seconds["supervised"]
+                rows.append(
+                    {
+                        "student": title,
+                        "macs": count(student).macs,
+                        "teachers": number,
+                        "mode": mode,
+                        "milliseconds": round(milliseconds, 1),
+                        "ratio": round(ratio, 3),
+                    }
+                )
+                print(rows[-1], flush=True)
+    report("step_cost", rows, "a step over a supervised step of the same student, batch 128")
