@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from meal.data.batches import Purpose
 from meal.data.prepared import open_prepared
+from meal.device import select_device
 from meal.files import write_json
 from meal.metrics import log_softmax, summary
 from meal.nets import weights
 from meal.nets.inference import plain_logits
-from meal.training.engine import select_device
 from stages.common import BASELINE, CONFIG, DATA, REPORTS, TRAINING, run_stage, runtime
 from stages.supervised import train_on_labels
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from meal.config import CacheSlice, load_slice
 from meal.data.prepared import open_prepared
+from meal.device import select_device
 from meal.files import sha256
 from meal.teaching.build import build_cache
-from meal.training.engine import select_device
 from meal.work import WorkFolder
 from stages.common import (
     CACHES,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from meal.config import DistillSlice, load_slice
 from meal.data.prepared import open_prepared
+from meal.device import select_device
 from meal.distillation.distil import distil
 from meal.files import write_csv, write_json
 from meal.metrics import log_softmax, score
 from meal.nets import weights
 from meal.nets.inference import plain_logits
 from meal.teaching.ensemble import Ensemble
-from meal.training.engine import select_device
 from meal.work import WorkFolder
 from stages.common import (
     CHECKPOINTS,

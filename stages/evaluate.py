@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from meal.data.prepared import open_prepared
+from meal.device import select_device
 from meal.evaluation.costs import cost_rows, count
 from meal.files import atomic_folder, write_json
 from meal.metrics import log_softmax, score
 from meal.nets import weights
 from meal.nets.inference import plain_logits
 from meal.teaching.ensemble import Ensemble
-from meal.training.engine import select_device
 from stages.common import (
     BASELINE,
     DATA,

@@ -7,9 +7,9 @@ from pathlib import Path
 from meal.config import SupervisedSlice, load_slice
 from meal.data.batches import Purpose
 from meal.data.prepared import open_prepared
+from meal.device import select_device
 from meal.files import write_csv
 from meal.nets import weights
-from meal.training.engine import select_device
 from meal.training.supervised import train_supervised
 from meal.work import WorkFolder
 from stages.common import CHECKPOINTS, DATA, runtime

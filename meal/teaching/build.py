@@ -20,9 +20,9 @@ from meal.files import link, read_json, sha256, write_json
 from meal.nets import weights
 from meal.nets.blocks import ALIGNED, ALIGNMENT_VERSION, BlockNetwork
 from meal.nets.inference import BATCH_SIZE, plain_logits, spans
+from meal.progress import Progress
 from meal.teaching.cache import NETWORK, PLAIN_SPLITS, AnswerCache, Array, create, seal
 from meal.teaching.topk import compress, index_dtype
-from meal.training.progress import Progress
 from meal.work import WorkFolder
 
 Layout = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]  # type and shape of arrays by name

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from meal.config import Optimisation, Runtime, Training
+from meal.config import Optimisation, Training
 from meal.data.batches import Purpose, derive_seed
+from meal.progress import Progress
 from meal.training.checkpoint import Checkpoints
-from meal.training.progress import Progress
 from meal.training.schedule import factor
 
 History = list[dict[str, float]]
@@ -70,22 +70,6 @@ class Run:
     batches: Callable[[int], Iterator[tuple[Any, ...]]]
     validate: Callable[[nn.Module], dict[str, float]]
     checkpoints: Checkpoints
-
-
-def select_device(runtime: Runtime) -> torch.device:
-    """The device of `runtime.device`; `auto` is a GPU where there is one.
-
-    Raises:
-        ValueError: if the named device is not there.
-    """
-    name = runtime.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"runtime.device={name!r}: no CUDA device is here; allowed: auto, cpu")
-    torch.use_deterministic_algorithms(runtime.deterministic)
-    torch.backends.cudnn.benchmark = not runtime.deterministic
-    return torch.device(name)
 
 
 def train(run: Run) -> tuple[dict[str, Tensor], History]:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from meal.config import Optimisation, SupervisedSlice, Training
+from meal.config import Optimisation, Runtime, SupervisedSlice, Training
 from meal.data.batches import Purpose
 from meal.data.prepared import Prepared
-from meal.training import engine
+from meal.device import select_device
 from meal.training.checkpoint import Checkpoints
 from meal.training.engine import Objective, ParameterGroup, Run, train
 from meal.training.schedule import factor
@@ -191,14 +191,12 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_checkpoint(
 
 
 def test_an_absent_gpu_is_an_error_that_says_so() -> None:
-    from meal.config import Runtime
-
     if torch.cuda.is_available():
-        assert engine.select_device(Runtime()).type == "cuda"
+        assert select_device(Runtime()).type == "cuda"
     else:
-        assert engine.select_device(Runtime()).type == "cpu"
+        assert select_device(Runtime()).type == "cpu"
         with pytest.raises(ValueError, match=r"runtime.device='cuda': no CUDA device is here"):
-            engine.select_device(Runtime(device="cuda"))
+            select_device(Runtime(device="cuda"))
 
 
 def test_schedules_by_hand() -> None:

@@ -1,0 +1,23 @@
+"""The device that a stage computes on."""
+
+from __future__ import annotations
+
+import torch
+
+from meal.config import Runtime
+
+
+def select_device(runtime: Runtime) -> torch.device:
+    """The device of `runtime.device`; `auto` is a GPU where there is one.
+
+    Raises:
+        ValueError: if the named device is not there.
+    """
+    name = runtime.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"runtime.device={name!r}: no CUDA device is here; allowed: auto, cpu")
+    torch.use_deterministic_algorithms(runtime.deterministic)
+    torch.backends.cudnn.benchmark = not runtime.deterministic
+    return torch.device(name)
