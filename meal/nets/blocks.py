@@ -10,6 +10,7 @@ Alignment (MEAL, section 3.2): mean over channels, adaptive average pooling to 4
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -33,9 +34,31 @@ def align(features: Tensor) -> Tensor:
     """Mean over channels, then 4x4 adaptive average pooling: `(N, C, H, W)` to `(N, 16)`."""
     # sum, not mean: its gradient is a broadcast view, where mean's fills a map of full size.
     plane = features.float().sum(dim=1) / features.shape[1]
-    if plane.shape[1:] != (GRID, GRID):
-        plane = nn.functional.adaptive_avg_pool2d(plane, GRID)
-    return plane.flatten(1)
+    if features.device.type == "cpu":  # each image by itself: the same bits in any batch
+        return nn.functional.adaptive_avg_pool2d(plane, GRID).flatten(1)
+    return pool_deterministic(plane).flatten(1)
+
+
+def pool_deterministic(plane: Tensor) -> Tensor:
+    """4x4 adaptive average pooling of `(N, H, W)` as two weighted sums.
+
+    On CUDA the gradient of adaptive pooling adds up in any order. This one does not.
+    """
+    height, width = plane.shape[1:]
+    rows = _pooling_weights(height, plane.device, plane.dtype)
+    columns = _pooling_weights(width, plane.device, plane.dtype)
+    plane = (plane[:, None] * rows[:, :, None]).sum(dim=2)
+    return (plane[:, :, None] * columns).sum(dim=3)
+
+
+@functools.cache
+def _pooling_weights(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Weights `(4, size)` that average over the windows of adaptive pooling."""
+    weights = torch.zeros(GRID, size)
+    for cell in range(GRID):
+        start, stop = cell * size // GRID, -(-(cell + 1) * size // GRID)
+        weights[cell, start:stop] = 1 / (stop - start)
+    return weights.to(device, dtype)
 
 
 class BlockNetwork(nn.Module):

@@ -20,10 +20,10 @@ def draw() -> None:
     students = list(dict.fromkeys(frame["student"]))
     figure, axes = plt.subplots(1, len(students), figsize=(4.2 * len(students), 3.4), sharey=True)
     for axis, student in zip(axes, students, strict=True):
-        for mode, rows in frame[frame["student"] == student].groupby("mode", sort=False):
-            axis.plot(
-                rows["teachers"], rows["ratio"], marker="o", label=str(mode).replace("_", ", ")
-            )
+        own = frame[frame["student"] == student]
+        sides = own["mode"].str.partition("_")[0] + ", " + own["selection"].fillna("labels")
+        for mode, rows in own.groupby(sides, sort=False):
+            axis.plot(rows["teachers"], rows["ratio"], marker="o", label=str(mode))
         axis.set(title=f"student: {student}", xlabel="teachers", yscale="log")
         axis.set_xticks(sorted(set(frame["teachers"])))
         axis.grid(alpha=0.3)

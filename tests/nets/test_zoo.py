@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from meal.evaluation.costs import cost_rows, count
-from meal.nets.blocks import assign_blocks
+from meal.nets.blocks import assign_blocks, pool_deterministic
 from meal.nets.weights import NetworkSpec, build, load, save, with_blocks
 from meal.nets.zoo import ZOO
 
@@ -86,6 +86,13 @@ def test_an_aligned_block_is_the_pooled_channel_mean() -> None:
         expected = torch.nn.functional.adaptive_avg_pool2d(features.mean(dim=1), 4).flatten(1)
         assert torch.allclose(blocks[level], expected, atol=1e-6)
         features = network[level](features) if level < 3 else features
+
+
+@pytest.mark.parametrize("size", [4, 7, 8, 14, 15, 28])
+def test_the_deterministic_pooling_is_adaptive_pooling(size: int) -> None:
+    plane = torch.randn(3, size, size + 1, dtype=torch.float64)
+    expected = torch.nn.functional.adaptive_avg_pool2d(plane, 4)
+    assert torch.allclose(pool_deterministic(plane), expected)
 
 
 def test_a_seed_decides_the_weights_and_nothing_else_is_drawn() -> None:
