@@ -43,8 +43,9 @@ def results() -> None:
 
     try:
         manifest = read_json(Path("artifacts/data/manifest.json"))
-        metrics = read_json(Path("reports/metrics.json"))
-    except ValueError as error:
-        typer.echo(f"error: {error}; run: dvc repro", err=True)
+        table = results_table(read_json(Path("reports/metrics.json")))
+        typer.echo(f"{heading(manifest)}\n\n{table}")
+    except (ValueError, KeyError) as error:
+        reason = f"the last run lacks {error}" if isinstance(error, KeyError) else error
+        typer.echo(f"error: {reason}; run: dvc repro", err=True)
         raise typer.Exit(1) from None
-    typer.echo(f"{heading(manifest)}\n\n{results_table(metrics)}")

@@ -194,10 +194,6 @@ class Weights(Section):
     logits: NonNegative = 1.0
     blocks: NonNegative | list[NonNegative] = 1.0
 
-    def of_blocks(self, count: int) -> list[float]:
-        """One weight for each of `count` blocks in use."""
-        return self.blocks if isinstance(self.blocks, list) else [self.blocks] * count
-
 
 class SimilarityChoice(Section):
     """Which similarity loss compares the logits, and which the blocks."""
@@ -229,6 +225,14 @@ class Method(Section):
                 "norm='none': the blocks of selection: mean are standardised; "
                 "allowed: norm: standardise, or blocks: []"
             )
+        gamma = self.gamma.blocks
+        of_blocks = self.blocks and (any(gamma) if isinstance(gamma, list) else gamma > 0)
+        learns = self.alpha and (self.gamma.logits or of_blocks)
+        if not learns and not self.label_weight and self.adversarial == "off":
+            raise ValueError(
+                "gamma: every weight is 0, adversarial: off and label_weight: 0 leave the student "
+                "nothing to learn; raise one"
+            )
         if len(set(self.blocks)) != len(self.blocks):
             raise ValueError(f"blocks={self.blocks}: a block is repeated; name each once")
         for name, weights in (("gamma", self.gamma), ("eta", self.eta)):
@@ -252,7 +256,7 @@ class Cache(Section):
     enabled: bool = True
     top_k: Count | None = None
     dtype: Literal["float16", "float32"] = "float16"
-    blocks: Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=8)] = 3
+    blocks: Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=8)] = 3
 
 
 class Runtime(Section):
@@ -302,7 +306,7 @@ class Params(Section):
         if missing:
             raise ValueError(
                 f"distill.blocks={self.distill.blocks}: cache.blocks is {self.cache.blocks}; "
-                f"allowed: blocks from 1 to {self.cache.blocks}"
+                f"allowed: blocks from 1 to {self.cache.blocks}, or []"
             )
         return self
 
@@ -378,7 +382,7 @@ def load_slice(model: type[SliceT], path: Path) -> SliceT:
         raw = json.loads(path.read_text(encoding="utf-8"))
         return parse(model, raw, source=str(path))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{error} (mend it with: dvc repro --force configure)") from None
+        raise ValueError(f"{error} (mend it with: dvc repro configure)") from None
 
 
 def parse(model: type[SliceT], raw: Mapping[str, Any], *, source: str) -> SliceT:
@@ -411,8 +415,9 @@ def resolve(params: Params, *, flip: bool) -> dict[str, Section]:
     """
     views, view_count = params.views.resolve(flip)
     student = params.networks[params.student]
-    # The baseline gets the student's budget: its epochs and batch size, so equal steps.
-    budget = {"epochs": params.distill.epochs, "batch_size": params.distill.batch_size}
+    # The baseline gets the student's budget, so equal steps, and the course of its rate.
+    budget = {name: getattr(params.distill, name) for name in ("epochs", "batch_size")}
+    budget |= {name: getattr(params.distill, name) for name in Schedule.model_fields}
     slices: dict[str, Section] = {
         "prepare": PrepareSlice(dataset=params.dataset, data=params.data),
         "ensemble": EnsembleSlice(teachers=params.teachers),
@@ -424,7 +429,7 @@ def resolve(params: Params, *, flip: bool) -> dict[str, Section]:
         ),
         "distill": DistillSlice(
             name=params.student,
-            network=student,
+            network=student.model_copy(update={"seed": 0}),  # the student's is distill.seed
             views=views,
             view_count=view_count,
             block_count=params.cache.blocks,

@@ -20,6 +20,11 @@ def select_device(runtime: Runtime) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"runtime.device={name!r}: no CUDA device is here; allowed: auto, cpu")
+    if name.startswith("cuda:") and int(name[5:]) >= torch.cuda.device_count():
+        raise ValueError(
+            f"runtime.device={name!r}: {torch.cuda.device_count()} CUDA device(s) are here; "
+            "allowed: auto, cpu, cuda, cuda:0 and up"
+        )
     # cuBLAS needs a workspace of fixed size to be deterministic, said before it starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(runtime.deterministic)

@@ -100,6 +100,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def link(source: Path, target: Path) -> None:
     """Hard-link a file, or copy it where the file system cannot."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
     try:
         os.link(source, target)
     except OSError:

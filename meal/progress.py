@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -67,8 +66,3 @@ class Progress:
             f"{speed:.0f} {self._unit}/s {left:.0f} s left {shown}".rstrip(),
             flush=True,
         )
-
-    def note(self, text: str) -> None:
-        """Print a line that stays."""
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Folders of unfinished work: of exactly these parameters and inputs, held by one process.
+"""Folders of unfinished work: of exactly these parameters and inputs, one process a stage.
 
 Work lies in `.checkpoints/<stage>/<hash>/`, where the hash covers the stage's parameters, its
 inputs and the code it has loaded. DVC deletes a stage's outputs before it runs; this lies outside
@@ -11,6 +11,7 @@ import fcntl
 import os
 import shutil
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from meal.files import fingerprint, sha256
 
 
 class WorkFolder:
-    """The folder of one run's unfinished work, locked for this process until it ends."""
+    """The folder of one run's unfinished work; its stage is locked for this process.
+
+    The lock is the stage's, not the run's: runs of other parameters write the same outputs.
+    """
 
     def __init__(self, root: Path, stage: str, identity: dict[str, Any]) -> None:
         """Take the folder.
@@ -31,11 +35,12 @@ class WorkFolder:
         Raises:
             ValueError: if a living process holds it.
         """
-        digest = fingerprint({**identity, "code": _code_fingerprint()})[:16]
-        self.path = root / stage / digest
+        versions = {name: version(name) for name in ("numpy", "timm", "torch", "torchvision")}
+        everything = {**identity, "code": _code_fingerprint(), "versions": versions}
+        self.path = root / stage / fingerprint(everything)[:16]
         self.path.mkdir(parents=True, exist_ok=True)
         # The system drops the lock with its owner, however that ended; the id is for people.
-        self._lock = (self.path.parent / f"{digest}.lock").open("a+", encoding="ascii")
+        self._lock = (root / stage / "lock").open("a+", encoding="ascii")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -51,7 +56,6 @@ class WorkFolder:
     def remove(self) -> None:
         """Remove the work of a run whose outputs are written."""
         shutil.rmtree(self.path, ignore_errors=True)
-        Path(self._lock.name).unlink(missing_ok=True)
         self._lock.close()
 
 

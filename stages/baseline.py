@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from meal.data.batches import Purpose
+from meal.data.pipelines import PlainPipeline
 from meal.data.prepared import open_prepared
 from meal.device import select_device
 from meal.files import write_json
@@ -24,7 +25,7 @@ def main() -> None:
     )
     data, device = open_prepared(DATA), select_device(runtime())
     network = weights.load(BASELINE)[1].to(device)
-    answers = log_softmax(plain_logits(network, data, "validation", device))
+    answers = log_softmax(plain_logits(network, PlainPipeline.of(data, "validation", device)))
     scores = summary(answers, data.labels("validation").numpy())
     write_json(REPORTS / "validation_baseline.json", {"baseline": scores})
 

@@ -30,7 +30,7 @@ def runtime() -> Runtime:
 def name_argument() -> str:
     """The stage's item: `python -m stages.teacher vgg`."""
     if len(sys.argv) != 2:
-        raise ValueError(f"usage: python -m {sys.argv[0]} NAME")
+        raise ValueError("the name of a teacher is expected: python -m stages.teacher NAME")
     return sys.argv[1]
 
 
@@ -38,7 +38,7 @@ def run_stage(main: Callable[[], None]) -> None:
     """Run a stage; a fault the user can mend is one line each, and exit status 1."""
     try:
         main()
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # OSError: a full disk, a folder that may not be read
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         sys.exit(1)

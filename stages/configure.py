@@ -21,6 +21,12 @@ def main() -> None:
                 f"{PARAMS.name}: networks.{name}.width={network.width:g}: {network.arch} has width "
                 f"1 alone; architectures with others: {scaling}"
             )
+    classes, top_k = SOURCES[params.dataset].classes, params.cache.top_k
+    if classes and top_k and top_k >= classes:
+        raise ValueError(
+            f"{PARAMS.name}: cache.top_k={top_k}: {params.dataset} has {classes} classes; "
+            f"allowed: 1 to {classes - 1}, or null"
+        )
     try:
         slices = resolve(params, flip=SOURCES[params.dataset].flip)
     except ValueError as error:

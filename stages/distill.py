@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from meal.config import DistillSlice, load_slice
+from meal.data.pipelines import PlainPipeline
 from meal.data.prepared import open_prepared
 from meal.device import select_device
 from meal.distillation.distil import distil
@@ -40,7 +41,7 @@ def main() -> None:
     write_csv(TRAINING / "student.csv", history)
     network = weights.load(STUDENT)[1].to(device)
     mean, teachers = ensemble.log_probabilities("validation")
-    own = log_softmax(plain_logits(network, data, "validation", device))
+    own = log_softmax(plain_logits(network, PlainPipeline.of(data, "validation", device)))
     labels = data.labels("validation").numpy()
     scores = score({"student": own, "ensemble": mean}, teachers, labels)
     write_json(REPORTS / "validation.json", scores)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from meal.data.pipelines import PlainPipeline
 from meal.data.prepared import open_prepared
 from meal.device import select_device
 from meal.evaluation.costs import cost_rows, count
@@ -27,12 +28,12 @@ from stages.common import (
 def main() -> None:
     """Write the metrics, and every model's log-probabilities on every test image."""
     data, ensemble, device = open_prepared(DATA), Ensemble(ENSEMBLE), select_device(runtime())
-    labels = data.labels("test").numpy()
+    images, labels = PlainPipeline.of(data, "test", device), data.labels("test").numpy()
     mean, teachers = ensemble.log_probabilities("test")
     answers = {"ensemble": mean}
     for name, folder in (("baseline", BASELINE), ("student", STUDENT)):
         spec, network = weights.load(folder)
-        logits = plain_logits(network.to(device), data, "test", device)
+        logits = plain_logits(network.to(device), images)
         answers[name] = log_softmax(logits)
     scores = score(answers, teachers, labels)
     costs = {name: count(ensemble.spec(name)) for name in ensemble.teachers}

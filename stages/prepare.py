@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from meal.config import PrepareSlice, load_slice
-from meal.data.prepared import SPLITS, prepare
+from meal.data.preparation import prepare
+from meal.data.prepared import SPLITS
 from stages.common import CONFIG, DATA, run_stage
 
 

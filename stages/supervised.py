@@ -18,9 +18,9 @@ from stages.common import CHECKPOINTS, DATA, runtime
 def train_on_labels(stage: str, purpose: Purpose, slice_: Path, folder: Path, curve: Path) -> None:
     """Train, then write the weights to `folder` and the training curve to `curve`."""
     config, data = load_slice(SupervisedSlice, slice_), open_prepared(DATA)
+    device = select_device(runtime())
     identity = {"config": config.model_dump(mode="json"), "data": data.fingerprint}
     work = WorkFolder(CHECKPOINTS, stage, identity)
-    device = select_device(runtime())
     spec, state, history = train_supervised(stage, purpose, config, data, device, work)
     weights.save(folder, spec, state)
     write_csv(curve, history)

@@ -15,7 +15,8 @@ from torch import nn
 
 from meal.config import Distill, PrepareSlice
 from meal.data import sources
-from meal.data.prepared import Prepared, prepare
+from meal.data.preparation import prepare
+from meal.data.prepared import Prepared
 from meal.data.sources import RawImages, Source
 from meal.nets import zoo
 from meal.nets.zoo import Architecture

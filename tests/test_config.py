@@ -46,6 +46,7 @@ FAULTS = {
     "views.crop=square": "views.crop='square': input should be 'padded' or 'resized'",
     "views.scale=[0.5, 0.1]": "views.scale=[0.5, 0.1]: two shares of the area are expected",
     "cache.top_k=0": "cache.top_k=0: input should be greater than or equal to 1",
+    "cache.top_k=10": "cache.top_k=10: digits has 10 classes; allowed: 1 to 9, or null",
     "data.image_size=7": "data.image_size=7: input should be greater than or equal to 16",
     "data.validation_fraction=1": "data.validation_fraction=1: input should be less than 1",
     "runtime.device=tpu": "runtime.device='tpu': allowed: auto, cpu, cuda, cuda:N",
@@ -86,6 +87,10 @@ def test_a_fault_is_one_line_with_key_value_and_what_is_allowed(
             "distill.similarity.logits='l2': cache",
         ),
         (["cache.top_k=3", "cache.enabled=false"], "cache.top_k=3: there is nothing to cut"),
+        (
+            ["distill.gamma={logits: 0, blocks: 0}", "distill.adversarial=off"],
+            "distill.gamma: every weight is 0",
+        ),
         (["distill.norm=none", "distill.selection=mean"], "distill.norm='none': the blocks of"),
     ],
 )
@@ -171,6 +176,22 @@ def test_the_baseline_has_the_students_budget(raw_params: dict[str, Any], tmp_pa
     assert cut["baseline"]["training"]["epochs"] == cut["distill"]["distill"]["epochs"] == 7
     assert cut["baseline"]["training"]["batch_size"] == 16
     assert cut["baseline"]["training"]["lr"] == raw_params["teaching"]["lr"]
+
+
+def test_the_baselines_rate_falls_with_the_students(
+    raw_params: dict[str, Any], tmp_path: Path
+) -> None:
+    flags = ["teaching.schedule=step", "teaching.milestones=[20]", "distill.warmup_epochs=3"]
+    training = slices(raw_params, tmp_path, *flags)["baseline"]["training"]
+    assert (training["schedule"], training["milestones"]) == ("cosine", [])
+    assert training["warmup_epochs"] == 3
+
+
+def test_a_networks_seed_is_not_the_students(raw_params: dict[str, Any], tmp_path: Path) -> None:
+    before = slices(raw_params, tmp_path)
+    after = slices(raw_params, tmp_path, "networks.resnet.seed=9")
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"teachers/resnet", "baseline"}
 
 
 def test_flip_auto_follows_the_dataset(raw_params: dict[str, Any], tmp_path: Path) -> None:

@@ -17,11 +17,15 @@ def mix(value: Tensor, salt: Tensor | int) -> Tensor:
 
 
 def hash_integers(seed: int, *parts: Tensor | int) -> Tensor:
-    """Hash a seed (up to 63 bits) and integers, broadcast together, to 32 bits in int64."""
-    state = mix(torch.tensor(seed & _MASK), (seed >> 32) ^ 0x9E3779B9)
+    """Hash a seed (up to 63 bits) and integers, broadcast together, to 32 bits in int64.
+
+    The result lies where the tensors among `parts` lie; on the CPU if there are none.
+    """
+    device = next((part.device for part in parts if isinstance(part, Tensor)), None)
+    state = mix(torch.tensor(seed & _MASK, device=device), (seed >> 32) ^ 0x9E3779B9)
     for position, part in enumerate(parts):
-        part = torch.as_tensor(part)
-        state = mix(mix(part & _MASK, 0x7F4A7C15 + position) + state.to(part.device), part >> 32)
+        value = torch.as_tensor(part, device=device)
+        state = mix(mix(value & _MASK, 0x7F4A7C15 + position) + state, value >> 32)
     return state
 
 

@@ -37,6 +37,7 @@ class Source:
         title: its name in reports.
         read: from a folder (`data.root`, or None) to its images.
         flip: whether a mirrored image still shows its class (`views.flip: auto`).
+        classes: how many there are, to check parameters before anything runs.
         image_size: pixels to which images are resized by default; None keeps them.
         note: what a reader of its results must know.
     """
@@ -44,6 +45,7 @@ class Source:
     title: str
     read: Callable[[Path | None], RawImages]
     flip: bool
+    classes: int | None = None
     image_size: int | None = None
     note: str = ""
 
@@ -80,11 +82,12 @@ def _fashion_mnist(root: Path | None) -> RawImages:
             _unpack(root, names, Path(temporary) / "FashionMNIST" / "raw")
             return _from_torchvision(FashionMNIST, Path(temporary), "Fashion-MNIST")
     folder = root or default_root()
-    if not (folder / "FashionMNIST" / "raw").is_dir():
+    raw = folder / "FashionMNIST" / "raw"
+    if not all((raw / name.removesuffix(".gz")).exists() for name in names):
         if root is not None:
             raise ValueError(
-                f"data.root={str(root)!r} holds neither FashionMNIST/raw (torchvision's layout) "
-                f"nor {', '.join(names)}"
+                f"data.root={str(root)!r} holds neither FashionMNIST/raw (torchvision's layout), "
+                f"whole, nor {', '.join(names)}"
             )
         _download(FashionMNIST, folder, names)
     return _from_torchvision(FashionMNIST, folder, "Fashion-MNIST")
@@ -146,8 +149,9 @@ SOURCES: dict[str, Source] = {
         "scikit-learn digits",
         _digits,
         flip=False,
+        classes=10,
         image_size=16,
         note="a smoke run: 360 test images, one of which is 0.28 points",
     ),
-    "fashion_mnist": Source("Fashion-MNIST", _fashion_mnist, flip=True),
+    "fashion_mnist": Source("Fashion-MNIST", _fashion_mnist, flip=True, classes=10),
 }

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from meal.config import Distill
+from meal.config import Distill, Weights
 from meal.distillation.discriminator import Discriminator, discriminate, fool, scale_gradient
 from meal.distillation.similarity import LOSSES
 from meal.nets.blocks import ALIGNED, BlockNetwork
@@ -50,10 +50,8 @@ class DistillationObjective(Objective):
         # Where teachers speak in log-probabilities, so does the student.
         self._log_probabilities = top_k or method.selection == MEAN
         blocks = [block for block in method.blocks if block in student.block_levels]
-        gamma = dict(zip(method.blocks, method.gamma.of_blocks(len(method.blocks)), strict=True))
-        eta = dict(zip(method.blocks, method.eta.of_blocks(len(method.blocks)), strict=True))
-        self._gamma = {LOGITS: method.gamma.logits, **{_name(k): gamma[k] for k in blocks}}
-        self._eta = {LOGITS: method.eta.logits, **{_name(k): eta[k] for k in blocks}}
+        self._gamma = _by_output(method.gamma, method.blocks)
+        self._eta = _by_output(method.eta, method.blocks)
         self._blocks = blocks
         self.norms = nn.ModuleDict(
             {_name(k): nn.BatchNorm1d(ALIGNED, affine=False) for k in blocks}
@@ -146,12 +144,21 @@ class DistillationObjective(Objective):
             loss, accuracy = discriminate(discriminator, student, teacher)
             losses.append(loss)
             accuracies.append(accuracy)
+        if not losses:  # the teacher of this step has no output that is discriminated
+            nothing = pairs[LOGITS][0].new_zeros(())
+            return nothing, {"discriminator": nothing, "discriminator_accuracy": nothing}
         stacked = torch.stack(losses)
         measures = {
             "discriminator": stacked.detach().mean(),
             "discriminator_accuracy": 100 * torch.stack(accuracies).mean(),
         }
         return stacked.sum() + sum(fooling), measures
+
+
+def _by_output(weights: Weights, blocks: list[int]) -> dict[str, float]:
+    """A weight for each output in use."""
+    own = weights.blocks if isinstance(weights.blocks, list) else [weights.blocks] * len(blocks)
+    return {LOGITS: weights.logits, **{_name(k): w for k, w in zip(blocks, own, strict=True)}}
 
 
 def _name(block: int) -> str:

@@ -1,1 +1,1 @@
-"""Costs and predictions of finished networks."""
+"""Costs of finished networks."""

@@ -54,11 +54,12 @@ def pool_deterministic(plane: Tensor) -> Tensor:
 @functools.cache
 def _pooling_weights(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Weights `(4, size)` that average over the windows of adaptive pooling."""
-    weights = torch.zeros(GRID, size)
-    for cell in range(GRID):
-        start, stop = cell * size // GRID, -(-(cell + 1) * size // GRID)
-        weights[cell, start:stop] = 1 / (stop - start)
-    return weights.to(device, dtype)
+    with torch.inference_mode(False):  # kept for training too, whoever asks first
+        weights = torch.zeros(GRID, size)
+        for cell in range(GRID):
+            start, stop = cell * size // GRID, -(-(cell + 1) * size // GRID)
+            weights[cell, start:stop] = 1 / (stop - start)
+        return weights.to(device, dtype)
 
 
 class BlockNetwork(nn.Module):

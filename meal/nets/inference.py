@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from meal.data.pipelines import PlainPipeline
-from meal.data.prepared import Prepared, Split
 
 BATCH_SIZE = 512
 
@@ -27,12 +26,13 @@ def spans(count: int, batch_size: int) -> Iterator[tuple[int, int]]:
 
 
 @torch.inference_mode()
-def plain_logits(
-    network: nn.Module, data: Prepared, split: Split, device: torch.device
-) -> NDArray[np.float32]:
-    """Logits `(N, C)`, float32, of all plain images of a split; `network` is in eval mode."""
-    pipeline = PlainPipeline.of(data, split, device)
-    logits = np.empty((len(pipeline), data.classes), dtype=np.float32)
-    for start, stop in spans(len(pipeline), BATCH_SIZE):
-        logits[start:stop] = network(pipeline.plain(start, stop)).float().cpu().numpy()
+def plain_logits(network: nn.Module, pipeline: PlainPipeline) -> NDArray[np.float32]:
+    """Logits `(N, C)`, float32, of all images of a pipeline; `network` is in eval mode."""
+    answers = [
+        (start, network(pipeline.plain(start, stop)).float().cpu().numpy())
+        for start, stop in spans(len(pipeline), BATCH_SIZE)
+    ]
+    logits = np.empty((len(pipeline), answers[0][1].shape[1]), dtype=np.float32)
+    for start, values in answers:
+        logits[start : start + len(values)] = values
     return logits

@@ -77,7 +77,7 @@ def load(folder: Path) -> tuple[NetworkSpec, nn.Module]:
     card = read_sealed(folder / "network.json")
     path = folder / "weights.safetensors"
     if not path.is_file() or sha256(path) != card["sha256"]:
-        raise ValueError(f"{path} is missing or damaged; mend it with: dvc repro --force")
+        raise ValueError(f"{path} is missing or damaged; mend it with: dvc repro")
     try:
         spec = NetworkSpec(**{field.name: card[field.name] for field in fields(NetworkSpec)})
         network = build(spec)

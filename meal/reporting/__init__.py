@@ -1,1 +1,1 @@
-"""What people read: tables and training curves."""
+"""What people read: tables."""

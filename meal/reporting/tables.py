@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from meal.evaluation.costs import Cost
+if TYPE_CHECKING:
+    from meal.evaluation.costs import Cost
 
 
 def heading(manifest: Mapping[str, Any]) -> str:
@@ -27,7 +28,7 @@ def results_table(metrics: Mapping[str, Any]) -> str:
     ]
     rows.append(_row("ensemble of teachers", metrics["ensemble"], ensemble))
     rows.append(_row("baseline, on labels", metrics["baseline"], student))
-    rows.append(_row("student, MEAL", metrics["student"], student))
+    rows.append(_row("student, distilled", metrics["student"], student))
     return _markdown(rows)
 
 

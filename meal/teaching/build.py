@@ -60,7 +60,10 @@ def build_cache(
     pipeline = ViewPipeline(PlainPipeline.of(data, "train", device), family)
     moments = _answer_views(config, blocks, pipeline, work.path, layout)
     for split in PLAIN_SPLITS:
-        np.save(work.path / f"{split}_logits.npy", plain_logits(network, data, split, device))
+        np.save(
+            work.path / f"{split}_logits.npy",
+            plain_logits(network, PlainPipeline.of(data, split, device)),
+        )
     if not config.cache.enabled:
         for name in ("network.json", "weights.safetensors"):
             link(teacher / name, work.path / NETWORK / name)
@@ -138,6 +141,7 @@ def _answer_views(
                 array.flush()
             state = {"views": view + 1, "sums": {name: v.tolist() for name, v in sums.items()}}
             write_json(progress_file, state)
+        progress.show({})
     return {name: _moments(total / (config.view_count * images)) for name, total in sums.items()}
 
 
@@ -169,7 +173,7 @@ def _moments(means: Array) -> dict[str, list[float]]:
 def _announce(name: str, layout: Layout, folder: Path) -> None:
     """Say how large the cache will be; raise if the disk lacks the room."""
     size = sum(dtype.itemsize * int(np.prod(shape)) for dtype, shape in layout.values())
-    present = sum(path.stat().st_size for path in folder.glob("*.npy"))
+    present = sum(path.stat().st_blocks * 512 for path in folder.glob("*.npy"))
     free = shutil.disk_usage(folder).free + present
     rows = next(iter(layout.values()))[1][:2] if layout else (0, 0)
     print(

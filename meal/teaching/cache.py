@@ -36,19 +36,16 @@ class AnswerCache:
     """A cache folder, opened for reading. Arrays are memory-mapped when first used."""
 
     def __init__(self, folder: Path) -> None:
-        """Open a cache.
+        """Open a cache; every file is checked against its checksum when it is first used.
 
         Raises:
-            ValueError: if the manifest or a file it names is missing or damaged.
+            ValueError: if the manifest is missing or damaged.
         """
         self.folder = folder
         try:
             self.manifest = read_sealed(folder / "manifest.json")
         except ValueError as error:
             raise ValueError(f"{error}; {_mend(folder)}") from None
-        for name, digest in self.manifest["files"].items():
-            if not (folder / name).is_file() or sha256(folder / name) != digest:
-                raise ValueError(f"{folder / name} is missing or damaged; {_mend(folder)}")
         self._arrays: dict[str, Array] = {}
 
     @property
@@ -82,9 +79,15 @@ class AnswerCache:
         return torch.tensor(entry["mean"]), torch.tensor(entry["deviation"])
 
     def array(self, name: str) -> Array:
-        """An array by its file's name without `.npy`, memory-mapped, read-only."""
+        """An array by its file's name without `.npy`, memory-mapped, read-only.
+
+        Raises:
+            ValueError: if the file is missing or damaged.
+        """
         if name not in self._arrays:
             path = self.folder / f"{name}.npy"
+            if not path.is_file() or sha256(path) != self.manifest["files"].get(path.name):
+                raise ValueError(f"{path} is missing or damaged; {_mend(self.folder)}")
             self._arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
         return self._arrays[name]
 
@@ -93,7 +96,9 @@ def seal(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write the manifest of a finished cache, with the checksums of its files."""
     paths = sorted([*folder.glob("*.npy"), *folder.glob(f"{NETWORK}/*")])
     files = {str(path.relative_to(folder)): sha256(path) for path in paths}
-    write_sealed(folder / "manifest.json", {**manifest, "files": files})
+    arrays = [(path.stem, np.load(path, mmap_mode="r")) for path in paths if path.suffix == ".npy"]
+    shapes = {name: list(array.shape) for name, array in arrays}
+    write_sealed(folder / "manifest.json", {**manifest, "shapes": shapes, "files": files})
 
 
 def create(
@@ -108,4 +113,4 @@ def create(
 
 
 def _mend(folder: Path) -> str:
-    return f"mend it with: dvc repro --force cache@{folder.name}"
+    return f"mend it with: dvc repro cache@{folder.name}"

@@ -7,7 +7,7 @@ standardised blocks. Whatever comes after reads this folder alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ from torch import Tensor
 from meal.data.prepared import Split
 from meal.files import atomic_folder, link, read_sealed, write_sealed
 from meal.metrics import Floats, log_softmax
+from meal.nets.blocks import ALIGNED
 from meal.nets.weights import NetworkSpec
 from meal.teaching.cache import PLAIN_SPLITS, AnswerCache, create, seal
 from meal.teaching.topk import compress, index_dtype
 
 MEAN = "mean"
+_ROWS = 8192  # images whose answers are averaged at once
 _MUST_AGREE = ("data", "views", "view_count", "alignment", "enabled", "dtype", "top_k")
 
 
@@ -86,13 +88,13 @@ def _write_mean(members: Sequence[AnswerCache], folder: Path) -> None:
             having = [cache for cache in members if block in cache.blocks]
             stored = having[0].array(f"block{block}")
             values = create(folder / f"block{block}.npy", stored.dtype, stored.shape)
-            for view in range(first["view_count"]):
+            for view, rows in _chunks(stored.shape):
                 answers = [
-                    standardise(cache.block(block, view, slice(None)), cache.moments(block))
+                    standardise(cache.block(block, view, rows), cache.moments(block))
                     for cache in having
                 ]
-                values[view] = mean_block(answers).numpy()
-    unit = {"mean": [0.0] * 16, "deviation": [1.0] * 16}
+                values[view, rows] = mean_block(answers).numpy()
+    unit = {"mean": [0.0] * ALIGNED, "deviation": [1.0] * ALIGNED}
     shared = {key: first[key] for key in _MUST_AGREE}
     names = [cache.manifest["name"] for cache in members]
     seal(
@@ -113,11 +115,18 @@ def _write_mean_logits(members: Sequence[AnswerCache], folder: Path) -> None:
             create(folder / "top_indices.npy", index_dtype(classes), (*rows, k)),
             create(folder / "top_shares.npy", dtype, (*rows, k)),
         ]
-    for view in range(rows[0]):
-        mean = mean_log_probabilities([cache.logits(view, slice(None)) for cache in members])
+    for view, chunk in _chunks(rows):
+        mean = mean_log_probabilities([cache.logits(view, chunk) for cache in members])
         parts = (mean,) if k is None else compress(mean, k)
         for array, values in zip(arrays, parts, strict=True):
-            array[view] = values.numpy()
+            array[view, chunk] = values.numpy()
+
+
+def _chunks(shape: Sequence[int]) -> Iterator[tuple[int, slice]]:
+    """Views and spans of images that are worked on at once: memory stays bounded."""
+    for view in range(shape[0]):
+        for start in range(0, shape[1], _ROWS):
+            yield view, slice(start, start + _ROWS)
 
 
 def _first_array(manifest: dict[str, Any]) -> str:
@@ -132,7 +141,7 @@ class Ensemble:
         try:
             self.card = read_sealed(folder / "ensemble.json")
         except ValueError as error:
-            raise ValueError(f"{error}; mend it with: dvc repro --force ensemble") from None
+            raise ValueError(f"{error}; mend it with: dvc repro ensemble") from None
         self.folder = folder
         self.teachers: list[str] = self.card["teachers"]
         self.members = {name: AnswerCache(folder / name) for name in self.teachers}

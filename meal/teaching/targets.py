@@ -150,7 +150,7 @@ class TargetReader:
         for index, (own, blocks) in enumerate(said):
             mine = (chosen == index).nonzero()[:, 0]
             logits[mine] = own[mine]
-            for block, values in blocks.items():
+            for block, values in blocks.items() if len(mine) else ():
                 parts, rows = joined.setdefault(block, ([], []))
                 parts.append(values[mine])
                 rows.append(mine)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from meal.config import PrepareSlice
-from meal.data.prepared import open_prepared, prepare
+from meal.data.preparation import prepare
+from meal.data.prepared import open_prepared
 from meal.data.sources import SOURCES
 
 
@@ -147,7 +148,7 @@ def test_damaged_prepared_data_is_never_used(name: str, tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-40] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="dvc repro --force prepare"):
+    with pytest.raises(ValueError, match="dvc repro prepare"):
         opened = open_prepared(tmp_path / "data")
         opened.images("train")
         opened.labels("test")

@@ -207,3 +207,14 @@ def test_all_is_every_view_there_is(views: dict[str, object], count: int) -> Non
 def test_more_views_than_there_are_is_an_error(views: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Views.model_validate(views).resolve(flip=False)
+
+
+@pytest.mark.parametrize("family", [PAPER, RESIZED])
+def test_parameters_are_drawn_on_the_device_of_the_images(family: ViewFamily) -> None:
+    # The meta device stands in for a GPU: a tensor that strays to the CPU is an error there.
+    images = torch.arange(4, device="meta")
+    for value in family.parameters(images, 3, (8, 8)):
+        assert value.device.type == "meta"
+    source = family.source(torch.empty(4, 8, 8, 3, dtype=torch.uint8, device="meta"))
+    pixels = family.take(source, images, family.parameters(images, 3, (8, 8)))
+    assert pixels.shape == (4, 8, 8, 3)

@@ -67,13 +67,13 @@ def test_the_block_rule() -> None:
     assert assign_blocks(levels=0, blocks=3) == {}
 
 
-@pytest.mark.parametrize("arch", ["tiny", "resnet18"])
+@pytest.mark.parametrize("arch", ["tiny", *OFFICIAL])
 def test_blocks_do_not_change_the_logits(arch: str) -> None:
-    spec = NetworkSpec(arch, 0.5, 1, 16, 3)
+    spec = NetworkSpec(arch, 1.0, 1, 16, 3)
     network = build(spec).eval()
-    images = torch.randn(12, 1, 16, 16)
+    images = torch.randn(2, 1, 16, 16)
     logits, _ = with_blocks(network, spec, 3)(images)
-    assert torch.allclose(logits, network(images), atol=1e-6)
+    assert torch.allclose(logits, network(images), atol=1e-5)
 
 
 def test_an_aligned_block_is_the_pooled_channel_mean() -> None:

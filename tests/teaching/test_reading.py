@@ -56,6 +56,35 @@ for line in open("/proc/self/status"):
 """
 
 
+READ_ROWS = """
+import sys, hashlib
+from pathlib import Path
+import numpy as np
+from meal.teaching.cache import AnswerCache
+order = [int(i) for i in sys.argv[2].split(",")]
+rows = AnswerCache(Path(sys.argv[1])).logits(1, np.array(order)).numpy()
+for image in sorted(order):
+    print(image, hashlib.sha256(rows[order.index(image)].tobytes()).hexdigest())
+"""
+
+
+def test_processes_that_read_at_once_in_any_order_get_the_same_rows(tmp_path: Path) -> None:
+    logits = create(tmp_path / "logits.npy", np.dtype("float16"), (2, 50, 10))
+    logits[:] = np.random.default_rng(0).standard_normal(logits.shape)
+    logits.flush()
+    seal(tmp_path, {"name": "small", "top_k": None, "blocks": {}})
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", READ_ROWS, str(tmp_path), order],
+            stdout=subprocess.PIPE, text=True,
+        )
+        for order in ("3,40,12", "12,3,40", "40,12,3")
+    ]  # fmt: skip
+    outputs = {process.communicate()[0] for process in processes}
+    assert len(outputs) == 1
+    assert len(outputs.pop().splitlines()) == 3
+
+
 @pytest.mark.slow
 def test_four_gibibytes_are_read_with_bounded_memory(tmp_path: Path) -> None:
     logits = create(tmp_path / "logits.npy", np.dtype("float16"), (8, 270_000, 1000))
