@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import sys
 
-from tests.benchmarks import break_even, options, picture, pipelines, stages, step_cost
+from tests.benchmarks import (
+    break_even,
+    options,
+    picture,
+    pipelines,
+    profile,
+    stages,
+    step_cost,
+)
 
 BENCHMARKS = {
     "step_cost": step_cost.run,
+    "profile": profile.run,
     "views": pipelines.run_views,
     "cache_build": pipelines.run_cache_build,
     "cache_reading": pipelines.run_reading,

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from meal.data.batches import epoch_batches
 from meal.nets.inference import BATCH_SIZE, spans
 from meal.nets.weights import build, with_blocks
 from meal.teaching import build as build_module
@@ -49,8 +50,8 @@ def run_views(repeats: int = 5) -> None:
     def ours() -> None:
         nonlocal view
         view += 1  # a new view: its parameters are drawn within the time
-        for start in range(0, IMAGES, 128):
-            views.view_of_range(start, start + 128, view)
+        for rows in epoch_batches(IMAGES, 128, seed=0, epoch=view):
+            views.view(rows, view)
 
     def loader(workers: int) -> DataLoader[Any]:
         return DataLoader(
