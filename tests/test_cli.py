@@ -37,7 +37,7 @@ COVERED = {
     "python -m meal networks": "tests/test_cli.py",
     "dvc exp run -S student=densenet": PIPELINE,
     "dvc exp run -S 'teachers=[vgg,resnet]'": PIPELINE,
-    "dvc exp run -S 'teachers=[vgg,resnet,mobilenet,preact]'": PIPELINE,
+    "dvc exp run -S 'teachers=[vgg,resnet,preact,mobilenet]'": PIPELINE,
     "dvc exp run -S distill.seed=1": PIPELINE,
     "dvc exp run distill -S distill.beta=0.1": PIPELINE,
     "dvc metrics diff": PIPELINE,

@@ -18,8 +18,11 @@ class PlainPipeline:
         """Take images `(N, H, W, C)`; mean and deviation are per channel, of values in [0, 1]."""
         self.images = images.to(device)
         scale = torch.tensor(deviation, dtype=torch.float64) * 255
-        self._scale = (1 / scale).float().to(device)
-        self._shift = (-torch.tensor(mean, dtype=torch.float64) * 255 / scale).float().to(device)
+        shift = -torch.tensor(mean, dtype=torch.float64) * 255 / scale
+        # A whole row of pixels at once, not channel by channel.
+        width = images.shape[2]
+        self._scale = (1 / scale).float().repeat(width).to(device)
+        self._shift = shift.float().repeat(width).to(device)
 
     @classmethod
     def of(cls, data: Prepared, split: Split, device: torch.device) -> PlainPipeline:
@@ -37,7 +40,9 @@ class PlainPipeline:
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Pixels `(B, H, W, C)` from 0 to 255, to float32 `(B, C, H, W)` of mean 0, deviation 1."""
-        return pixels.float().mul_(self._scale).add_(self._shift).permute(0, 3, 1, 2)
+        rows = pixels.reshape(*pixels.shape[:2], -1)
+        values = torch.mul(rows, self._scale).add_(self._shift)
+        return values.view(pixels.shape).permute(0, 3, 1, 2)
 
 
 class ViewPipeline:

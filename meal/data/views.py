@@ -97,18 +97,27 @@ class PaddedCrops:
         return offset // side, offset % side, member >= side**2
 
     def source(self, images: Tensor) -> Tensor:
-        """The images, padded once with zeros."""
+        """The images, padded once with zeros; behind them, if they flip, their mirror images."""
         padding = self.crop_padding
-        return F.pad(images, (0, 0, padding, padding, padding, padding))
+        padded = F.pad(images, (0, 0, padding, padding, padding, padding))
+        return torch.cat([padded, padded.flip(2)]) if self.flip else padded
 
     def take(self, source: Tensor, images: Tensor, parameters: Parameters) -> Tensor:
-        """One gather of uint8 pixels."""
+        """One gather of whole rows of uint8 pixels: no index for each pixel."""
         top, left, flip = parameters
-        height, width = (side - 2 * self.crop_padding for side in source.shape[1:3])
-        rows = top[:, None] + torch.arange(height, device=source.device)
-        columns = torch.arange(width, device=source.device)
-        columns = left[:, None] + torch.where(flip[:, None], columns.flip(0), columns)
-        return source[images[:, None, None], rows[:, :, None], columns[:, None, :]]
+        count, full_height, full_width, channels = source.shape
+        border = 2 * self.crop_padding
+        height, width = full_height - border, full_width - border
+        if self.flip:  # a flipped crop is a crop of the mirror image, from the other side
+            images = images + flip * (count // 2)
+            left = torch.where(flip, border - left, left)
+        row = top[:, None] + torch.arange(height, device=source.device)
+        first = (images[:, None] * full_height + row) * full_width + left[:, None]
+        # Every run of `width` pixels in memory, as a row of its own: a view, not a copy.
+        runs = source.numel() // channels - width + 1
+        rows = source.as_strided((runs, width * channels), (channels, 1))
+        pixels = rows.index_select(0, first.flatten())
+        return pixels.view(len(images), height, width, channels)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def _start(stage: str, stop: str) -> str:
     )
 
 
-def run_startup(repeats: int = 3) -> None:
+def run_startup(repeats: int = 2) -> None:
     """Seconds until the first step, over the bare import of what the stage needs."""
     with tempfile.TemporaryDirectory() as folder:
         project = make_project(Path(folder) / "project")

@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 
 def tiny_params() -> dict[str, object]:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["teachers"] = ["vgg", "resnet", "mobilenet"]
+    params["teachers"] = ["vgg", "resnet", "preact"]
     params["student"] = "resnet"
     for network in params["networks"].values():
         network["width"] = 0.07

@@ -20,8 +20,8 @@ from tests.stages.conftest import Project, make_project
 
 AFTER_DISTILL = ["distill", "evaluate"]
 ALL = [
-    "configure", "prepare", "teacher@vgg", "teacher@resnet", "teacher@mobilenet", "cache@vgg",
-    "cache@resnet", "cache@mobilenet", "ensemble", "baseline", "distill", "evaluate",
+    "configure", "prepare", "teacher@vgg", "teacher@resnet", "teacher@preact", "cache@vgg",
+    "cache@resnet", "cache@preact", "ensemble", "baseline", "distill", "evaluate",
 ]  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def test_the_metrics_have_the_rows_that_a_review_reads(clean: Project) -> None:
     metrics = json.loads(clean.read("reports/metrics.json"))
     for model in ("student", "baseline", "ensemble"):
         assert {"top1_error", "nll", "ece"} <= set(metrics[model])
-    assert set(metrics["teachers"]) == {"vgg", "resnet", "mobilenet"}
+    assert set(metrics["teachers"]) == {"vgg", "resnet", "preact"}
     assert {"over_baseline", "over_best_teacher", "over_ensemble"} == set(metrics["gain"])
     assert 0 <= metrics["agreement"]["student_ensemble"] <= 100
     assert metrics["cost"]["ensemble_macs"] > metrics["cost"]["student_macs"] > 0
@@ -85,18 +85,18 @@ def test_tuning_stops_before_the_test_images(clean: Project) -> None:
 def test_a_teacher_leaves_and_comes_back_and_nothing_is_retrained(clean: Project) -> None:
     ran = clean.stages_run("dvc", "exp", "run", "-S", "teachers=[vgg,resnet]")
     assert ran == ["configure", "ensemble", *AFTER_DISTILL]
-    assert not (clean.folder / "artifacts/caches/mobilenet").exists()
-    assert not (clean.folder / "reports/training/teachers/mobilenet.csv").exists()
-    assert "mobilenet" not in json.loads(clean.read("reports/metrics.json"))["teachers"]
-    assert clean.stages_run("dvc", "exp", "run", "-S", "teachers=[vgg,resnet,mobilenet]") == []
-    assert (clean.folder / "artifacts/caches/mobilenet/logits.npy").exists()
-    assert (clean.folder / "reports/training/teachers/mobilenet.csv").exists()
+    assert not (clean.folder / "artifacts/caches/preact").exists()
+    assert not (clean.folder / "reports/training/teachers/preact.csv").exists()
+    assert "preact" not in json.loads(clean.read("reports/metrics.json"))["teachers"]
+    assert clean.stages_run("dvc", "exp", "run", "-S", "teachers=[vgg,resnet,preact]") == []
+    assert (clean.folder / "artifacts/caches/preact/logits.npy").exists()
+    assert (clean.folder / "reports/training/teachers/preact.csv").exists()
 
 
 def test_a_new_teacher_trains_and_caches_that_one_only(clean: Project) -> None:
-    ran = clean.stages_run("dvc", "exp", "run", "-S", "teachers=[vgg,resnet,mobilenet,preact]")
+    ran = clean.stages_run("dvc", "exp", "run", "-S", "teachers=[vgg,resnet,preact,mobilenet]")
     assert ran[0] == "configure"
-    assert sorted(ran[1:3]) == ["cache@preact", "teacher@preact"]
+    assert sorted(ran[1:3]) == ["cache@mobilenet", "teacher@mobilenet"]
     assert ran[3:] == ["ensemble", *AFTER_DISTILL]
 
 
