@@ -28,6 +28,6 @@ def draw() -> None:
         axis.set_xticks(sorted(set(frame["teachers"])))
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("cost of a step\n(plain supervised step = 1)")
-    axes[0].legend(fontsize=8)
+    axes[-1].legend(fontsize=8, loc="upper left")
     figure.tight_layout()
     figure.savefig(REPORTS / "step_cost.svg", metadata={"Date": None})
