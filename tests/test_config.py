@@ -79,6 +79,9 @@ def test_a_fault_is_one_line_with_key_value_and_what_is_allowed(
     assert not (tmp_path / "artifacts").exists()
 
 
+NO_LABELS = "distill.label_weight=0"
+
+
 @pytest.mark.parametrize(
     ("assignments", "message"),
     [
@@ -88,7 +91,7 @@ def test_a_fault_is_one_line_with_key_value_and_what_is_allowed(
         ),
         (["cache.top_k=3", "cache.enabled=false"], "cache.top_k=3: there is nothing to cut"),
         (
-            ["distill.gamma={logits: 0, blocks: 0}", "distill.adversarial=off"],
+            ["distill.gamma={logits: 0, blocks: 0}", "distill.adversarial=off", NO_LABELS],
             "distill.gamma: every weight is 0",
         ),
         (["distill.norm=none", "distill.selection=mean"], "distill.norm='none': the blocks of"),
