@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -48,4 +50,79 @@ def results() -> None:
     except (ValueError, KeyError) as error:
         reason = f"the last run lacks {error}" if isinstance(error, KeyError) else error
         typer.echo(f"error: {reason}; run: dvc repro", err=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
+def sweep(
+    set_param: Annotated[
+        list[str], typer.Option("-S", "--set-param", help="KEY=VALUE,VALUE,...: values to combine")
+    ],
+    target: Annotated[
+        str, typer.Option(help="the stage to run to; distill scores no test images")
+    ] = "distill",
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="experiments at a time")] = 1,
+) -> None:
+    """Run every combination of some parameters as experiments of DVC; go on where one stopped."""
+    from meal.experiments.sweep import plan, run
+
+    with _errors():
+        trials = plan(set_param, Path("params.yaml"))
+        failed = run(trials, target, jobs)
+        if failed:
+            raise ValueError(
+                f"{len(failed)} of {len(trials)} experiments failed: {', '.join(failed)}; "
+                "see: dvc queue logs NAME"
+            )
+    typer.echo(f"{len(trials)} experiments are there; compare them with: python -m meal table")
+
+
+@app.command()
+def table(
+    revisions: Annotated[list[str] | None, typer.Argument(help="commits; HEAD if none")] = None,
+    file: Annotated[str, typer.Option(help="the metrics file")] = "reports/validation.json",
+    score: Annotated[str, typer.Option(help="the metric in it")] = "student.top1_error",
+    where: Annotated[list[str] | None, typer.Option(help="KEY=VALUE: these alone")] = None,
+    reference: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE: what the others are compared with")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="write OUT.csv, OUT.md and OUT.svg, with where and how")
+    ] = None,
+) -> None:
+    """Compare finished experiments over their seeds: mean, deviation, paired difference."""
+    from meal.experiments.runs import read_runs
+    from meal.experiments.table import select, summarise
+    from meal.reporting.evidence import header
+    from meal.reporting.tables import markdown
+
+    with _errors():
+        runs = select(read_runs(revisions or [], file, score), _pairs(where))
+        rows = summarise(runs, _pairs(reference))
+        text = markdown(rows)
+        typer.echo(text)
+        if out:
+            from meal.reporting.figures import seeds_figure
+
+            out.parent.mkdir(parents=True, exist_ok=True)
+            rows.to_csv(out.with_suffix(".csv"), index=False, float_format="%.6g")
+            title = f"# {score} of {file}, over seeds"
+            out.with_suffix(".md").write_text(f"{title}\n\n{header()}\n\n{text}\n")
+            seeds_figure(rows, score, out.with_suffix(".svg"))
+
+
+def _pairs(options: list[str] | None) -> dict[str, str]:
+    for option in options or []:
+        if "=" not in option:
+            raise ValueError(f"{option}: KEY=VALUE is expected")
+    return dict(option.split("=", 1) for option in options or [])
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """What a user can mend is one line, and exit status 1."""
+    try:
+        yield
+    except ValueError as error:
+        typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None

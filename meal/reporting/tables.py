@@ -29,13 +29,13 @@ def results_table(metrics: Mapping[str, Any]) -> str:
     rows.append(_row("ensemble of teachers", metrics["ensemble"], ensemble))
     rows.append(_row("baseline, on labels", metrics["baseline"], student))
     rows.append(_row("student, distilled", metrics["student"], student))
-    return _markdown(rows)
+    return _markdown(pd.DataFrame(rows))
 
 
 def networks_table(costs: Mapping[str, Cost], scales: Mapping[str, bool]) -> str:
     """What each architecture costs, and whether it has widths other than 1."""
     return _markdown(
-        [
+        pd.DataFrame(
             {
                 "architecture": name,
                 "multiply-adds (G)": f"{cost.macs / 1e9:.4f}",
@@ -43,7 +43,7 @@ def networks_table(costs: Mapping[str, Cost], scales: Mapping[str, bool]) -> str
                 "width": "any" if scales[name] else "1",
             }
             for name, cost in costs.items()
-        ]
+        )
     )
 
 
@@ -58,7 +58,12 @@ def _row(model: str, scores: Mapping[str, float], cost: Mapping[str, int]) -> di
     }
 
 
-def _markdown(rows: list[dict[str, str]]) -> str:
-    frame = pd.DataFrame(rows)
+def markdown(frame: pd.DataFrame) -> str:
+    """A table of text and numbers, three decimals."""
+    shown = frame.map(lambda value: f"{value:.3f}" if isinstance(value, float) else str(value))
+    return _markdown(shown.replace("nan", ""))
+
+
+def _markdown(frame: pd.DataFrame) -> str:
     alignment = ["left"] + ["right"] * (len(frame.columns) - 1)
     return str(frame.to_markdown(index=False, colalign=alignment, disable_numparse=True))

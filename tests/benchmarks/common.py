@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from meal.files import write_json
+from meal.reporting.evidence import commit, machine
 
 REPORTS = Path("reports/benchmarks")
-
-
-def machine() -> dict[str, Any]:
-    """The machine, its threads and the versions that matter."""
-    cpuinfo = Path("/proc/cpuinfo")
-    models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-    return {
-        "processor": models[0].partition(":")[2].strip() if models else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "torchvision", "timm", "numpy", "dvc")},
-    }
 
 
 def medians(sides: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -49,4 +34,5 @@ def report(name: str, rows: list[dict[str, Any]], note: str) -> None:
     import pandas as pd
 
     print(f"\n{name}: {note}\n{pd.DataFrame(rows).to_string(index=False)}", flush=True)
-    write_json(REPORTS / f"{name}.json", {"note": note, "machine": machine(), "rows": rows})
+    where = {**machine(), "threads": torch.get_num_threads(), "commit": commit()}
+    write_json(REPORTS / f"{name}.json", {"note": note, "machine": where, "rows": rows})

@@ -48,7 +48,7 @@ def test_folders_only_import_what_is_below_them() -> None:
     order = [
         {"config", "device", "files", "metrics", "progress", "work"},
         {"data"}, {"nets"}, {"training"}, {"teaching"},
-        {"distillation"}, {"evaluation"}, {"reporting"}, {"cli", "__main__"},
+        {"distillation"}, {"evaluation"}, {"reporting"}, {"experiments"}, {"cli", "__main__"},
     ]  # fmt: skip
     level = {name: index for index, names in enumerate(order) for name in names}
     wrong = []

@@ -1,0 +1,120 @@
+"""A grid of experiments, checked, queued and run by DVC.
+
+The grid is written as DVC and Hydra write it: `distill.adversarial=off,minimax` names two values.
+Every combination is checked before the first one runs, and one that is already there is not run
+again: an interrupted sweep goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dvc.cli import main as dvc
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
+from tqdm import tqdm
+
+from meal.config import Params, load_params
+
+POLL_SECONDS = 3
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One combination: its `-S` flags, and the name that follows from its parameters."""
+
+    name: str
+    overrides: tuple[str, ...]
+
+
+def plan(overrides: Sequence[str], params: Path) -> list[Trial]:
+    """Every combination of a grid.
+
+    Args:
+        overrides: `key=value`, or `key=value,value,...` where there are several.
+        params: the params file that they change.
+
+    Raises:
+        ValueError: if a combination is not a valid params file; its line names the key.
+    """
+    try:
+        sweeps = get_hydra_sweeps({str(params): list(overrides)})
+    except Exception as error:  # Hydra's parser has many
+        reason = " ".join(str(error).split())
+        raise ValueError(f"-S {' '.join(overrides)}: {reason}") from None
+    varied = {flag.split("=", 1)[0] for sweep in sweeps for flag in sweep[str(params)]}
+    constant = {
+        key
+        for key in varied
+        if len({_value(sweep[str(params)], key) for sweep in sweeps}) == 1 and len(sweeps) > 1
+    }
+    return [_trial(tuple(sweep[str(params)]), params, constant) for sweep in sweeps]
+
+
+def run(trials: Sequence[Trial], target: str, jobs: int) -> list[str]:
+    """Run what is not there yet, `jobs` experiments at a time; return the names that failed."""
+    repo = Repo()
+    queue = repo.experiments.celery_queue
+    missing = [trial for trial in trials if trial.name not in set(finished(repo))]
+    waiting = {entry.name for entry in [*queue.iter_queued(), *queue.iter_active()]}
+    for trial in missing:
+        if trial.name not in waiting:
+            flags = [part for flag in trial.overrides for part in ("-S", flag)]
+            if dvc(["exp", "run", "--quiet", "--queue", "--name", trial.name, *flags, target]):
+                raise ValueError(f"{trial.name}: DVC does not queue it; see its message above")
+    # Two processes of one thread get more done than one of two.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    queue.start_workers(count=jobs)
+    wanted = {trial.name for trial in missing}
+    with tqdm(total=len(wanted), desc="experiments", disable=None) as bar:
+        while any(entry.name in wanted for entry in [*queue.iter_queued(), *queue.iter_active()]):
+            bar.update(len(wanted & set(finished(repo))) - bar.n)
+            time.sleep(POLL_SECONDS)
+        done = set(finished(repo))
+        bar.update(len(wanted & done) - bar.n)
+    return sorted(wanted - done)
+
+
+def finished(repo: Repo) -> Iterator[str]:
+    """Names of the experiments that derive from the current commit."""
+    for experiments in repo.experiments.ls(rev="HEAD").values():
+        yield from (name for name, _ in experiments)
+
+
+def _value(overrides: Sequence[str], key: str) -> str:
+    return next(flag for flag in overrides if flag.split("=", 1)[0] == key)
+
+
+def _trial(overrides: tuple[str, ...], params: Path, constant: set[str]) -> Trial:
+    """Check one combination, and name it by what varies and by all of its parameters."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / params.name
+        shutil.copyfile(params, copy)
+        try:
+            apply_overrides(copy, list(overrides))
+        except DvcException:
+            raise ValueError(f"-S {' '.join(overrides)}: not keys of {params.name}") from None
+        checked = load_params(copy)
+    pairs = [flag.split("=", 1) for flag in overrides]
+    words = [
+        f"{key.rsplit('.', 1)[-1]}-{'none' if value == '[]' else value}"
+        for key, value in pairs
+        if key not in constant
+    ]
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(words)).strip("-")
+    return Trial(f"{readable}-{_fingerprint(checked)}", overrides)
+
+
+def _fingerprint(params: Params) -> str:
+    content = json.dumps(params.model_dump(mode="json", exclude={"runtime"}), sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:8]

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from meal.experiments.sweep import plan
+from tests.conftest import ROOT
+
+PARAMS = ROOT / "params.yaml"
+
+
+def test_a_grid_is_every_combination_under_names_of_its_own() -> None:
+    grid = ["distill.adversarial=off,minimax", "distill.blocks=[],[1,2,3]", "distill.lr=0.1"]
+    trials = plan(grid, PARAMS)
+    assert [trial.overrides for trial in trials] == [
+        (f"distill.adversarial={mode}", f"distill.blocks={blocks}", "distill.lr=0.1")
+        for mode in ("off", "minimax")
+        for blocks in ("[]", "[1,2,3]")
+    ]
+    names = [re.sub("-[0-9a-f]{8}$", "", trial.name) for trial in trials]
+    assert names == [
+        "adversarial-off-blocks-none",
+        "adversarial-off-blocks-1-2-3",
+        "adversarial-minimax-blocks-none",
+        "adversarial-minimax-blocks-1-2-3",
+    ]
+
+
+def test_names_follow_from_all_parameters(tmp_path: Path) -> None:
+    changed = tmp_path / "params.yaml"
+    changed.write_text(PARAMS.read_text().replace("beta: 1.0", "beta: 0.5"))
+    grid = ["distill.seed=0,1"]
+    first, again, other = plan(grid, PARAMS), plan(grid, PARAMS), plan(grid, changed)
+    assert first == again
+    assert not {trial.name for trial in first} & {trial.name for trial in other}
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        (["distill.adversarial=off,mini"], r"distill.adversarial='mini': input should be 'off'"),
+        (["distill.sed=1"], r"-S distill.sed=1: not keys of params.yaml"),
+        (["distill.seed=[1"], r"-S distill.seed=\[1: no viable alternative"),
+    ],
+)
+def test_a_fault_in_any_combination_is_found_before_the_first_runs(
+    grid: list[str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        plan(grid, PARAMS)

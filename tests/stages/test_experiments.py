@@ -1,0 +1,51 @@
+"""Sweeps and tables on a real DVC project."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.stages.conftest import Project
+
+pytestmark = pytest.mark.slow
+
+
+def names(project: Project) -> list[str]:
+    return project.run("dvc", "exp", "list", "--name-only").stdout.split()
+
+
+def test_a_sweep_runs_each_combination_once_and_the_table_pairs_seeds(project: Project) -> None:
+    before = set(names(project))
+    sweep = ["python", "-m", "meal", "sweep", "-S", "distill.adversarial=off,minimax"]
+    sweep += ["-S", "distill.seed=1,2", "-j", "2"]
+    project.run(*sweep)
+    made = set(names(project)) - before
+    assert len(made) == 4
+    project.run(*sweep)  # nothing is left to run
+    assert set(names(project)) - before == made
+
+    table = ["python", "-m", "meal", "table", "--reference", "distill.adversarial=off"]
+    table += ["--where", "distill.beta=1.0", "--out", "reports/results/modes"]
+    printed = project.run(*table).stdout
+    # Seed 0 of minimax is the project's own commit.
+    rows = [[cell.strip() for cell in row.split("|")] for row in printed.splitlines()]
+    seeds = {row[1]: row[2] for row in rows if len(row) > 2}
+    assert seeds["off"] == "2" and seeds["minimax"] == "3"
+    report = project.read("reports/results/modes.md")
+    assert "commit    " in report and "versions  python" in report and printed.strip() in report
+    assert project.read("reports/results/modes.csv").startswith("distill.adversarial,seeds,mean")
+    assert "</svg>" in project.read("reports/results/modes.svg")
+    # A sweep to `distill` scores no test images: the table of test errors leaves it out.
+    test = project.run(
+        "python", "-m", "meal", "table", "--file", "reports/metrics.json"
+    ).stdout.splitlines()
+    assert [row.split("|")[1].strip() for row in test[2:]] == ["1"]
+
+
+def test_an_experiment_that_fails_is_named(project: Project) -> None:
+    result = project.run(
+        "python", "-m", "meal", "sweep", "-S", "distill.lr=1e30", "-S", "distill.seed=5",
+        check=False,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "1 of 1 experiments failed: lr-" in result.stderr
+    assert "see: dvc queue logs NAME" in result.stderr
