@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from meal.config import Runtime
+from meal.config.schema import Runtime
 
 
 def select_device(runtime: Runtime) -> torch.device:

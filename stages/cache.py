@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from meal.config import CacheSlice, load_slice
+from meal.config.loading import load_slice
+from meal.config.slices import CacheSlice
 from meal.data.prepared import open_prepared
 from meal.device import select_device
 from meal.files import sha256

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from meal.config import Runtime, load_params
+from meal.config.loading import load_params
+from meal.config.schema import Runtime
 
 PARAMS = Path("params.yaml")
 CONFIG = Path("artifacts/config")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from meal.config import check_choice, load_params, resolve
+from meal.config.loading import check_choice, load_params
+from meal.config.slices import resolve
 from meal.data.sources import SOURCES
 from meal.files import atomic_folder, write_json
 from meal.nets.zoo import ZOO

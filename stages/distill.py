@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from meal.config import DistillSlice, load_slice
+from meal.config.loading import load_slice
+from meal.config.slices import DistillSlice
 from meal.data.pipelines import PlainPipeline
 from meal.data.prepared import open_prepared
 from meal.device import select_device

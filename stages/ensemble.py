@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 
-from meal.config import EnsembleSlice, load_slice
+from meal.config.loading import load_slice
+from meal.config.slices import EnsembleSlice
 from meal.teaching.ensemble import build_ensemble
 from stages.common import CACHES, CONFIG, ENSEMBLE, TRAINING, run_stage
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from meal.config import PrepareSlice, load_slice
+from meal.config.loading import load_slice
+from meal.config.slices import PrepareSlice
 from meal.data.preparation import prepare
 from meal.data.prepared import SPLITS
 from stages.common import CONFIG, DATA, run_stage

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from meal.config import SupervisedSlice, load_slice
+from meal.config.loading import load_slice
+from meal.config.slices import SupervisedSlice
 from meal.data.batches import Purpose
 from meal.data.prepared import open_prepared
 from meal.device import select_device

@@ -13,7 +13,8 @@ import torch
 import yaml
 from torch import nn
 
-from meal.config import Distill, PrepareSlice
+from meal.config.schema import Distill
+from meal.config.slices import PrepareSlice
 from meal.data import sources
 from meal.data.preparation import prepare
 from meal.data.prepared import Prepared

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from meal.config import load_params, resolve
+from meal.config.loading import load_params
+from meal.config.slices import resolve
 from stages import configure
 
 # What a user types after -S, and what the one line must say.

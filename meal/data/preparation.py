@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from meal.config import PrepareSlice
+from meal.config.slices import PrepareSlice
 from meal.data.prepared import SPLITS, Prepared, open_prepared
 from meal.data.sources import SOURCES, RawImages
 from meal.files import atomic_folder, sha256, write_sealed

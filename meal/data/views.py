@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from meal.config import ViewsSlice, padded_crop_count
+from meal.config.schema import ViewsSlice, padded_crop_count
 from meal.data.hashing import hash_integers, mix, uniform
 
 VERSION = 1  # part of every cache's fingerprint: raise it when a view's pixels would change

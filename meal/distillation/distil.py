@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from meal.config import DistillSlice
+from meal.config.slices import DistillSlice
 from meal.data.batches import Purpose, derive_seed, epoch_batches, steps_per_epoch
 from meal.data.pipelines import PlainPipeline, ViewPipeline
 from meal.data.prepared import Prepared

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from meal.config import Distill, Weights
+from meal.config.schema import Distill, Weights
 from meal.distillation.discriminator import Discriminator, discriminate, fool, scale_gradient
 from meal.distillation.similarity import LOSSES
 from meal.nets.blocks import ALIGNED, BlockNetwork

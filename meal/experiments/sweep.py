@@ -24,7 +24,8 @@ from dvc.repo import Repo
 from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
 from tqdm import tqdm
 
-from meal.config import Params, load_params
+from meal.config.loading import load_params
+from meal.config.schema import Params
 
 POLL_SECONDS = 3
 

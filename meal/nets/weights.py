@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from meal.config import Network
+from meal.config.schema import Network
 from meal.files import atomic_folder, read_sealed, sha256, write_sealed
 from meal.nets.blocks import BlockNetwork
 from meal.nets.zoo import ZOO

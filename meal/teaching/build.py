@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from meal.config import CacheSlice
+from meal.config.slices import CacheSlice
 from meal.data.pipelines import PlainPipeline, ViewPipeline
 from meal.data.prepared import Prepared
 from meal.data.views import view_family

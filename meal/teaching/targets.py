@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from meal.config import Method
+from meal.config.schema import Method
 from meal.data.batches import Purpose, derive_seed
 from meal.data.hashing import hash_integers
 from meal.nets import weights

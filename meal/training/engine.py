@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from meal.config import Optimisation, Training
+from meal.config.schema import Optimisation, Training
 from meal.data.batches import Purpose, derive_seed
 from meal.progress import Progress
 from meal.training.checkpoint import Checkpoints

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from meal.config import Schedule
+from meal.config.schema import Schedule
 
 
 def factor(schedule: Schedule, step: int, steps_per_epoch: int, epochs: int) -> float:

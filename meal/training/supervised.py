@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from meal.config import SupervisedSlice, Training
+from meal.config.schema import Training
+from meal.config.slices import SupervisedSlice
 from meal.data.batches import Purpose, derive_seed, epoch_batches, steps_per_epoch
 from meal.data.pipelines import PlainPipeline, ViewPipeline
 from meal.data.prepared import Prepared

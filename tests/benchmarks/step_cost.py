@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from meal.config import Distill, Training
+from meal.config.schema import Distill, Training
 from meal.data.pipelines import PlainPipeline, ViewPipeline
 from meal.data.views import PaddedCrops
 from meal.distillation.objective import DistillationObjective

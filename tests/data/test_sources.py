@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from meal.config import PrepareSlice
+from meal.config.slices import PrepareSlice
 from meal.data.preparation import prepare
 from meal.data.prepared import open_prepared
 from meal.data.sources import SOURCES

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from meal.config import Views
+from meal.config.schema import Views
 from meal.data.batches import epoch_batches
 from meal.data.pipelines import PlainPipeline, ViewPipeline
 from meal.data.views import PaddedCrops, ResizedCrops, ViewFamily

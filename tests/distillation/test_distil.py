@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from meal.config import DistillSlice
+from meal.config.slices import DistillSlice
 from meal.data.prepared import Prepared
 from meal.distillation.distil import distil
 from meal.teaching.ensemble import Ensemble, build_ensemble

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from meal.config import Distill
+from meal.config.schema import Distill
 from meal.distillation.discriminator import Discriminator, discriminate, fool, scale_gradient
 from meal.distillation.objective import DistillationObjective
 from meal.nets.weights import NetworkSpec, build, with_blocks

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from meal.config import CacheSlice
+from meal.config.slices import CacheSlice
 from meal.data.pipelines import PlainPipeline, ViewPipeline
 from meal.data.prepared import Prepared
 from meal.data.views import PaddedCrops

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from meal.config import Optimisation, Runtime, SupervisedSlice, Training
+from meal.config.schema import Optimisation, Runtime, Training
+from meal.config.slices import SupervisedSlice
 from meal.data.batches import Purpose
 from meal.data.prepared import Prepared
 from meal.device import select_device
