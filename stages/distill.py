@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from meal.config.loading import load_slice
 from meal.config.slices import DistillSlice
-from meal.data.pipelines import PlainPipeline
 from meal.data.prepared import open_prepared
 from meal.device import select_device
 from meal.distillation.distil import distil
 from meal.files import write_csv, write_json
 from meal.metrics import log_softmax, score
 from meal.nets import weights
-from meal.nets.inference import plain_logits
+from meal.nets.inference import split_logits
 from meal.teaching.ensemble import Ensemble
 from meal.work import WorkFolder
 from stages.common import (
@@ -42,7 +41,7 @@ def main() -> None:
     write_csv(TRAINING / "student.csv", history)
     network = weights.load(STUDENT)[1].to(device)
     mean, teachers = ensemble.log_probabilities("validation")
-    own = log_softmax(plain_logits(network, PlainPipeline.of(data, "validation", device)))
+    own = log_softmax(split_logits(network, data, "validation", device))
     labels = data.labels("validation").numpy()
     scores = score({"student": own, "ensemble": mean}, teachers, labels)
     write_json(REPORTS / "validation.json", scores)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from meal.data.pipelines import PlainPipeline
 from meal.data.prepared import open_prepared
 from meal.device import select_device
 from meal.evaluation.costs import cost_rows, count
 from meal.files import atomic_folder, write_json
 from meal.metrics import log_softmax, score
 from meal.nets import weights
-from meal.nets.inference import plain_logits
+from meal.nets.inference import split_logits
 from meal.teaching.ensemble import Ensemble
 from stages.common import (
     BASELINE,
@@ -28,13 +27,12 @@ from stages.common import (
 def main() -> None:
     """Write the metrics, and every model's log-probabilities on every test image."""
     data, ensemble, device = open_prepared(DATA), Ensemble(ENSEMBLE), select_device(runtime())
-    images, labels = PlainPipeline.of(data, "test", device), data.labels("test").numpy()
+    labels = data.labels("test").numpy()
     mean, teachers = ensemble.log_probabilities("test")
     answers = {"ensemble": mean}
     for name, folder in (("baseline", BASELINE), ("student", STUDENT)):
         spec, network = weights.load(folder)
-        logits = plain_logits(network.to(device), images)
-        answers[name] = log_softmax(logits)
+        answers[name] = log_softmax(split_logits(network.to(device), data, "test", device))
     scores = score(answers, teachers, labels)
     costs = {name: count(ensemble.spec(name)) for name in ensemble.teachers}
     scores["cost"] = cost_rows(count(spec), costs)  # the baseline's network is the student's

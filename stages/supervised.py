@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from meal.config.loading import load_slice
 from meal.config.slices import SupervisedSlice
 from meal.data.batches import Purpose
-from meal.data.prepared import open_prepared
+from meal.data.prepared import Prepared, open_prepared
 from meal.device import select_device
 from meal.files import write_csv
 from meal.nets import weights
@@ -16,8 +18,14 @@ from meal.work import WorkFolder
 from stages.common import CHECKPOINTS, DATA, runtime
 
 
-def train_on_labels(stage: str, purpose: Purpose, slice_: Path, folder: Path, curve: Path) -> None:
-    """Train, then write the weights to `folder` and the training curve to `curve`."""
+def train_on_labels(
+    stage: str, purpose: Purpose, slice_: Path, folder: Path, curve: Path
+) -> tuple[Prepared, torch.device]:
+    """Train, then write the weights to `folder` and the training curve to `curve`.
+
+    Returns:
+        The data and the device that it was trained with.
+    """
     config, data = load_slice(SupervisedSlice, slice_), open_prepared(DATA)
     device = select_device(runtime())
     identity = {"config": config.model_dump(mode="json"), "data": data.fingerprint}
@@ -26,3 +34,4 @@ def train_on_labels(stage: str, purpose: Purpose, slice_: Path, folder: Path, cu
     weights.save(folder, spec, state)
     write_csv(curve, history)
     work.remove()
+    return data, device

@@ -13,9 +13,11 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def default_root() -> Path:
 
 def _digits(root: Path | None) -> RawImages:
     """scikit-learn's 1,797 handwritten digits of 8x8 pixels, 360 of them kept for the test."""
+    import numpy as np
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -123,6 +126,8 @@ def _download(dataset: Callable[..., object], folder: Path, names: list[str]) ->
 
 def _from_torchvision(dataset: Callable[..., object], root: Path, title: str) -> RawImages:
     """The arrays of a torchvision dataset of the MNIST family."""
+    import numpy as np
+
     try:
         train, test = dataset(str(root), train=True), dataset(str(root), train=False)
     except (RuntimeError, AssertionError, ValueError, TypeError, KeyError, OSError) as error:

@@ -19,7 +19,7 @@ from meal.data.views import view_family
 from meal.files import link, read_json, sha256, write_json
 from meal.nets import weights
 from meal.nets.blocks import ALIGNED, ALIGNMENT_VERSION, BlockNetwork
-from meal.nets.inference import BATCH_SIZE, plain_logits, spans
+from meal.nets.inference import batch_size, spans, split_logits
 from meal.progress import Progress
 from meal.teaching.cache import NETWORK, PLAIN_SPLITS, AnswerCache, Array, create, seal
 from meal.teaching.topk import compress, index_dtype
@@ -60,10 +60,7 @@ def build_cache(
     pipeline = ViewPipeline(PlainPipeline.of(data, "train", device), family)
     moments = _answer_views(config, blocks, pipeline, work.path, layout)
     for split in PLAIN_SPLITS:
-        np.save(
-            work.path / f"{split}_logits.npy",
-            plain_logits(network, PlainPipeline.of(data, split, device)),
-        )
+        np.save(work.path / f"{split}_logits.npy", split_logits(network, data, split, device))
     if not config.cache.enabled:
         for name in ("network.json", "weights.safetensors"):
             link(teacher / name, work.path / NETWORK / name)
@@ -150,7 +147,8 @@ def _answers(
     network: BlockNetwork, pipeline: ViewPipeline, view: int, top_k: int | None
 ) -> Iterator[tuple[int, int, dict[str, Array]]]:
     """Spans of images, and a teacher's answers to their views by the names of the arrays."""
-    for start, stop in spans(len(pipeline), BATCH_SIZE):
+    size = batch_size(network, pipeline.view_of_range(0, 1, view))
+    for start, stop in spans(len(pipeline), size):
         logits, blocks = network(pipeline.view_of_range(start, stop, view))
         named: dict[str, Tensor] = {f"block{k}": values.float() for k, values in blocks.items()}
         if top_k is None:

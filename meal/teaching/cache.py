@@ -56,13 +56,13 @@ class AnswerCache:
     def logits(self, view: int, images: Array | slice) -> Tensor:
         """The answers `(N, C)`, float32, to a view of images; log-probabilities with top-k."""
         if self.manifest["top_k"]:
-            indices = self.array("top_indices")[view, images]
-            return expand(indices, self.array("top_shares")[view, images], self.classes)
-        return torch.from_numpy(self.array("logits")[view, images].astype(np.float32))
+            indices = self._rows("top_indices", view, images)
+            return expand(indices, self._rows("top_shares", view, images), self.classes)
+        return torch.from_numpy(self._rows("logits", view, images).astype(np.float32))
 
     def block(self, block: int, view: int, images: Array | slice) -> Tensor:
         """The aligned values `(N, 16)`, float32, of a block in a view of images."""
-        return torch.from_numpy(self.array(f"block{block}")[view, images].astype(np.float32))
+        return torch.from_numpy(self._rows(f"block{block}", view, images).astype(np.float32))
 
     def plain_logits(self, split: Split) -> Array:
         """The answers `(N, C)`, float32, to the plain images of a split."""
@@ -88,8 +88,14 @@ class AnswerCache:
             path = self.folder / f"{name}.npy"
             if not path.is_file() or sha256(path) != self.manifest["files"].get(path.name):
                 raise ValueError(f"{path} is missing or damaged; {_mend(self.folder)}")
-            self._arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+            mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+            self._arrays[name] = mapped.view(np.ndarray)  # a memmap's own indexing is slow
         return self._arrays[name]
+
+    def _rows(self, name: str, view: int, images: Array | slice) -> Array:
+        """Rows of an array; `take` gathers shuffled rows as fast as a slice reads them."""
+        rows = self.array(name)[view]
+        return rows[images] if isinstance(images, slice) else rows.take(images, axis=0)
 
 
 def seal(folder: Path, manifest: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,7 @@ class ParameterGroup:
     optimisation: Optimisation
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """What is minimised. A new method is a new objective, and nothing else.
 
     Attributes:
@@ -37,13 +38,13 @@ class Objective(nn.Module):
 
     network: nn.Module
 
+    @abstractmethod
     def parameter_groups(self) -> list[ParameterGroup]:
         """All trained parameters; the first group is the network's."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, *inputs: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Inputs of one step to the total loss and its named parts, all scalars."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ VIEWS = {"seed": 0, "crop_padding": 1, "flip": False}
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of 40, so that the 96 training images need a last batch that overlaps."""
-    monkeypatch.setattr(build_module, "BATCH_SIZE", 40)
+    monkeypatch.setattr(build_module, "batch_size", lambda network, image: 40)
 
 
 def teacher(folder: Path, name: str, seed: int) -> Path:
