@@ -27,7 +27,7 @@ def networks(
 ) -> None:
     """Print what each architecture costs, measured."""
     from meal.evaluation.costs import count
-    from meal.nets.weights import NetworkSpec
+    from meal.nets.spec import NetworkSpec
     from meal.nets.zoo import ZOO
     from meal.reporting.tables import networks_table
 

@@ -14,6 +14,11 @@ from pathlib import Path
 from typing import Any
 
 
+def user_folder() -> Path:
+    """The folder for downloads, shared by all experiments: `MEAL_DATA`, or the user's cache."""
+    return Path(os.environ.get("MEAL_DATA") or Path.home() / ".cache" / "meal" / "data")
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes `path`'s place when the block succeeds."""

@@ -61,7 +61,8 @@ def score(
     """Measures of every model, what the student gains, and how far it follows the ensemble.
 
     Args:
-        answers: log-probabilities `(N, C)` of `student` and `ensemble`, and of `baseline` if known.
+        answers: log-probabilities `(N, C)` of `student`, of `ensemble` and `ensemble_fitted`, and
+            of `baseline` if known.
         teachers: log-probabilities of the teachers, by name.
         labels: `(N,)`.
 
@@ -74,6 +75,7 @@ def score(
     rivals = {
         "over_best_teacher": min(entry["top1_error"] for entry in scores["teachers"].values()),
         "over_ensemble": scores["ensemble"]["top1_error"],
+        "over_ensemble_fitted": scores["ensemble_fitted"]["top1_error"],
     }
     if "baseline" in scores:
         rivals = {"over_baseline": scores["baseline"]["top1_error"], **rivals}

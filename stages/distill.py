@@ -40,10 +40,10 @@ def main() -> None:
     weights.save(STUDENT, spec, state)
     write_csv(TRAINING / "student.csv", history)
     network = weights.load(STUDENT)[1].to(device)
-    mean, teachers = ensemble.log_probabilities("validation")
+    together, teachers = ensemble.log_probabilities("validation")
     own = log_softmax(split_logits(network, data, "validation", device))
     labels = data.labels("validation").numpy()
-    scores = score({"student": own, "ensemble": mean}, teachers, labels)
+    scores = score({"student": own, **together}, teachers, labels)
     write_json(REPORTS / "validation.json", scores)
     work.remove()
 

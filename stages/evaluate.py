@@ -28,8 +28,7 @@ def main() -> None:
     """Write the metrics, and every model's log-probabilities on every test image."""
     data, ensemble, device = open_prepared(DATA), Ensemble(ENSEMBLE), select_device(runtime())
     labels = data.labels("test").numpy()
-    mean, teachers = ensemble.log_probabilities("test")
-    answers = {"ensemble": mean}
+    answers, teachers = ensemble.log_probabilities("test")
     for name, folder in (("baseline", BASELINE), ("student", STUDENT)):
         spec, network = weights.load(folder)
         answers[name] = log_softmax(split_logits(network.to(device), data, "test", device))

@@ -11,8 +11,9 @@ from meal.config.slices import SupervisedSlice
 from meal.data.batches import Purpose
 from meal.data.prepared import Prepared, open_prepared
 from meal.device import select_device
-from meal.files import write_csv
+from meal.files import user_folder, write_csv
 from meal.nets import weights
+from meal.training.loaded import load_teacher
 from meal.training.supervised import train_supervised
 from meal.work import WorkFolder
 from stages.common import CHECKPOINTS, DATA, runtime
@@ -21,7 +22,7 @@ from stages.common import CHECKPOINTS, DATA, runtime
 def train_on_labels(
     stage: str, purpose: Purpose, slice_: Path, folder: Path, curve: Path
 ) -> tuple[Prepared, torch.device]:
-    """Train, then write the weights to `folder` and the training curve to `curve`.
+    """Train, or load what has weights; write them to `folder`, and the training curve to `curve`.
 
     Returns:
         The data and the device that it was trained with.
@@ -30,7 +31,10 @@ def train_on_labels(
     device = select_device(runtime())
     identity = {"config": config.model_dump(mode="json"), "data": data.fingerprint}
     work = WorkFolder(CHECKPOINTS, stage, identity)
-    spec, state, history = train_supervised(stage, purpose, config, data, device, work)
+    if config.training is None:
+        spec, state, history = load_teacher(config, data, device, user_folder() / "weights")
+    else:
+        spec, state, history = train_supervised(stage, purpose, config, data, device, work)
     weights.save(folder, spec, state)
     write_csv(curve, history)
     work.remove()

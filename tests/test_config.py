@@ -152,7 +152,9 @@ def slices(raw_params: dict[str, Any], tmp_path: Path, *assignments: str) -> dic
         change(raw_params, assignment)
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(raw_params))
-    return {k: v.model_dump() for k, v in resolve(load_params(path), flip=False).items()}
+    return {
+        k: v.model_dump() for k, v in resolve(load_params(path), flip=False, sources={}).items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -203,7 +205,9 @@ def test_flip_auto_follows_the_dataset(raw_params: dict[str, Any], tmp_path: Pat
     path.write_text(yaml.safe_dump(raw_params))
     params = load_params(path)
     for flip in (True, False):
-        assert resolve(params, flip=flip)["distill"].model_dump()["views"]["flip"] is flip
+        assert (
+            resolve(params, flip=flip, sources={})["distill"].model_dump()["views"]["flip"] is flip
+        )
 
 
 def test_configure_needs_neither_torch_nor_timm() -> None:

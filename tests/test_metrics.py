@@ -54,10 +54,20 @@ def test_agreement_compares_first_answers() -> None:
 def test_gain_is_positive_where_the_student_errs_less() -> None:
     right = np.log(np.full((4, 3), 0.05) + 0.85 * np.eye(3)[LABELS])
     scores = score(
-        {"student": right, "baseline": np.log(PROBABILITIES), "ensemble": right},
+        {
+            "student": right,
+            "baseline": np.log(PROBABILITIES),
+            "ensemble": right,
+            "ensemble_fitted": np.log(PROBABILITIES),
+        },
         {"one": np.log(PROBABILITIES), "two": right},
         LABELS,
     )
-    assert scores["gain"] == {"over_baseline": 50.0, "over_best_teacher": 0.0, "over_ensemble": 0.0}
+    assert scores["gain"] == {
+        "over_baseline": 50.0,
+        "over_best_teacher": 0.0,
+        "over_ensemble": 0.0,
+        "over_ensemble_fitted": 50.0,
+    }
     assert scores["agreement"] == {"student_ensemble": 100.0}
     assert scores["teachers"]["one"]["top1_error"] == 50.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -53,6 +53,8 @@ Index = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]
 Scale = Annotated[tuple[Positive, Positive], AfterValidator(_scale)]
 Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**63)]
 
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
 Crop = Literal["padded", "resized"]
 Precision = Literal["float32", "bfloat16"]
 Similarity = Literal["ce", "kl", "l1", "l2", "l1_soft", "l2_soft"]
@@ -68,12 +70,53 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class WeightsFile(Section):
+    """Weights from elsewhere: a file or an https address, always with the file's SHA-256."""
+
+    file: str | None = None
+    url: str | None = None
+    sha256: Sha256
+
+    @model_validator(mode="after")
+    def _one_place(self) -> WeightsFile:
+        if (self.file is None) == (self.url is None):
+            raise ValueError("give a file or a url, one of them")
+        if self.url is not None and not self.url.startswith("https://"):
+            raise ValueError(f"url={self.url!r}: an address that begins with https:// is expected")
+        return self
+
+
+class NetworkInput(Section):
+    """What a network was trained to see, where that is not what the training split gives."""
+
+    size: Annotated[int, BeforeValidator(_no_bool), Field(ge=8, le=1024)] | None = None
+    mean: list[float] | None = None
+    deviation: list[Positive] | None = None
+
+    @model_validator(mode="after")
+    def _by_channel(self) -> NetworkInput:
+        given = [values for values in (self.mean, self.deviation) if values is not None]
+        if len(given) == 1 or any(len(values) not in (1, 3) for values in given):
+            raise ValueError("mean and deviation come together, one or three numbers each")
+        if given and len(given[0]) != len(given[1]):
+            raise ValueError("mean and deviation need one number a channel, equally many")
+        return self
+
+
 class Network(Section):
-    """What a name under `networks` stands for."""
+    """What a name under `networks` stands for.
+
+    `options` are the builder's keyword arguments, `blocks` the sub-modules that are compared,
+    `weights` what a teacher starts from instead of being trained, `input` what it wants to see.
+    """
 
     arch: str
     width: Positive = 1.0
     seed: Seed = 0
+    options: dict[str, Any] = {}
+    blocks: list[str] = []
+    weights: Literal["pretrained"] | WeightsFile | None = None
+    input: NetworkInput | None = None
 
 
 class Data(Section):
@@ -201,6 +244,9 @@ class Method(Section):
     eta: Weights = Weights()
     discriminator: Optimisation
     label_weight: NonNegative = 0.0
+    standardise_logits: bool = False
+    mixup: NonNegative = 0.0
+    ema: Fraction = 0.0
 
     @model_validator(mode="after")
     def _blocks_fit_weights(self) -> Method:
@@ -229,18 +275,32 @@ class Method(Section):
 
 
 class Distill(Training, Method):
-    """How the student learns: its budget, which the baseline shares, and the method."""
+    """How the student learns: its budget, which the baseline shares, and the method.
+
+    `init`: weights that it starts from, as MEAL V2 starts from a student trained on labels.
+    """
 
     seed: Seed = 0
+    init: WeightsFile | None = None
 
 
 class Cache(Section):
-    """How teachers' answers are stored. `blocks`: into how many blocks a network is cut."""
+    """How teachers' answers are stored.
+
+    `blocks`: into how many blocks a network is cut; `align`: how a block becomes values.
+    """
 
     enabled: bool = True
     top_k: Count | None = None
     dtype: Literal["float16", "float32"] = "float16"
     blocks: Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=8)] = 3
+    align: Literal["spatial", "projected"] = "spatial"
+
+
+class EnsembleSettings(Section):
+    """How the members' probabilities are weighted: equally, or fitted on validation."""
+
+    weights: Literal["uniform", "fitted"] = "uniform"
 
 
 class Runtime(Section):
@@ -261,6 +321,7 @@ class Params(Section):
     views: Views = Views()
     teaching: Training
     cache: Cache = Cache()
+    ensemble: EnsembleSettings = EnsembleSettings()
     distill: Distill
     runtime: Runtime = Runtime()
 
@@ -286,6 +347,18 @@ class Params(Section):
                     f"cache.top_k={self.cache.top_k}: there is nothing to cut with "
                     "cache.enabled: false; allowed: null"
                 )
+        if self.distill.mixup and self.cache.enabled:
+            raise ValueError(
+                f"distill.mixup={self.distill.mixup:g}: teachers must see the mixed images; "
+                "allowed: 0, or cache.enabled: false"
+            )
+        own_maps = self.cache.align == "projected" and self.distill.blocks
+        if own_maps and self.distill.selection != "random":
+            raise ValueError(
+                "cache.align='projected': every teacher has a map of its own, which "
+                f"selection: {self.distill.selection} cannot share; allowed: selection: random, "
+                "or distill.blocks: []"
+            )
         missing = [block for block in self.distill.blocks if block > self.cache.blocks]
         if missing:
             raise ValueError(

@@ -6,7 +6,6 @@ Readers import their library when called: `configure` needs the table alone.
 from __future__ import annotations
 
 import gzip
-import os
 import shutil
 import tempfile
 import zlib
@@ -14,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from meal.files import user_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,11 +53,6 @@ class Source:
     note: str = ""
 
 
-def default_root() -> Path:
-    """The folder for downloads, shared by all experiments: `MEAL_DATA`, or the user's cache."""
-    return Path(os.environ.get("MEAL_DATA") or Path.home() / ".cache" / "meal" / "data")
-
-
 def _digits(root: Path | None) -> RawImages:
     """scikit-learn's 1,797 handwritten digits of 8x8 pixels, 360 of them kept for the test."""
     import numpy as np
@@ -84,7 +80,7 @@ def _fashion_mnist(root: Path | None) -> RawImages:
         with tempfile.TemporaryDirectory() as temporary:
             _unpack(root, names, Path(temporary) / "FashionMNIST" / "raw")
             return _from_torchvision(FashionMNIST, Path(temporary), "Fashion-MNIST")
-    folder = root or default_root()
+    folder = root or user_folder()
     raw = folder / "FashionMNIST" / "raw"
     if not all((raw / name.removesuffix(".gz")).exists() for name in names):
         if root is not None:

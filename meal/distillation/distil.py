@@ -12,8 +12,12 @@ from meal.data.batches import Purpose, derive_seed, epoch_batches, steps_per_epo
 from meal.data.pipelines import PlainPipeline, ViewPipeline
 from meal.data.prepared import Prepared
 from meal.data.views import view_family
+from meal.distillation.mixup import mix
 from meal.distillation.objective import DistillationObjective
-from meal.nets.weights import NetworkSpec, build, with_blocks
+from meal.files import user_folder
+from meal.nets.foreign import load_state, locate, read_state
+from meal.nets.spec import NetworkSpec
+from meal.nets.weights import build, with_blocks
 from meal.teaching.ensemble import Ensemble
 from meal.teaching.targets import TargetReader, Targets, ViewBatch
 from meal.training.checkpoint import Checkpoints
@@ -36,14 +40,22 @@ def distil(
     settings = config.distill
     family = view_family(config.views)
     ensemble.check(data.fingerprint, family.identity, config.view_count)
-    spec = NetworkSpec.of(config.network, data.shape, data.classes)
+    spec = NetworkSpec.of(config.network, data)
     seed = derive_seed(settings.seed, Purpose.STUDENT)
-    student = with_blocks(build(spec, seed), spec, config.block_count)
+    network = build(spec, seed)
+    if settings.init is not None:
+        path = locate(settings.init, "distill.init", user_folder() / "weights")
+        load_state(network, read_state(path), f"distill.init: {path}")
+    student = with_blocks(network, spec, config.block_count, config.alignment)
     _tell_skipped_blocks(settings.blocks, student.block_levels, ensemble, config.name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, Purpose.DISCRIMINATORS))
         objective = DistillationObjective(
-            student, settings, spec.classes, ensemble.mean.manifest["top_k"] is not None
+            student,
+            settings,
+            spec.classes,
+            top_k=ensemble.mean.manifest["top_k"] is not None,
+            projected=ensemble.block_sizes() if config.alignment == "projected" else None,
         ).to(device)
     pipeline = ViewPipeline(PlainPipeline.of(data, "train", device), family)
     labels = data.labels("train").to(device)
@@ -56,8 +68,11 @@ def distil(
         order = epoch_batches(len(pipeline), settings.batch_size, shuffle, epoch)
         for step, rows in enumerate(order, start=epoch * steps):
             images = rows.to(device, non_blocking=True)
-            pixels = pipeline.view(images, view)
-            yield pixels, labels[images], reader.targets(ViewBatch(rows, view, step, pixels))
+            pixels, answers = pipeline.view(images, view), labels[images]
+            if settings.mixup:
+                draw = derive_seed(seed, Purpose.MIXUP, step)
+                pixels, answers = mix(pixels, answers, spec.classes, settings.mixup, draw)
+            yield pixels, answers, reader.targets(ViewBatch(rows, view, step, pixels))
 
     state, history = train(
         Run(
@@ -65,6 +80,7 @@ def distil(
             objective=objective,
             settings=settings,
             seed=seed,
+            ema=settings.ema,
             steps_per_epoch=steps,
             batches=batches,
             validate=validator(data, device),

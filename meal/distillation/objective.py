@@ -14,13 +14,15 @@ The discriminators minimise the unweighted sum in every mode, and all happens in
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from meal.config.schema import Distill, Weights
 from meal.distillation.discriminator import Discriminator, discriminate, fool, scale_gradient
-from meal.distillation.similarity import LOSSES
+from meal.distillation.similarity import LOSSES, standardise_logits
 from meal.nets.blocks import ALIGNED, BlockNetwork
 from meal.teaching.ensemble import MEAN
 from meal.teaching.targets import Targets
@@ -33,7 +35,12 @@ class DistillationObjective(Objective):
     """The student, its discriminators, and the loss that ties them to the teachers."""
 
     def __init__(
-        self, student: BlockNetwork, method: Distill, classes: int, top_k: bool = False
+        self,
+        student: BlockNetwork,
+        method: Distill,
+        classes: int,
+        top_k: bool = False,
+        projected: Mapping[str, Mapping[int, int]] | None = None,
     ) -> None:
         """Set up the outputs that are compared.
 
@@ -42,6 +49,8 @@ class DistillationObjective(Objective):
             method: the losses and their weights, who speaks, and the rates of both sides.
             classes: number of logits.
             top_k: whether teachers' answers are log-probabilities, the k largest of them kept.
+            projected: the sizes of each teacher's blocks, to which the student's are mapped; None
+                where all are aligned to the same 16 values.
         """
         super().__init__()
         self.student = student
@@ -49,16 +58,33 @@ class DistillationObjective(Objective):
         self.method = method
         # Where teachers speak in log-probabilities, so does the student.
         self._log_probabilities = top_k or method.selection == MEAN
-        blocks = [block for block in method.blocks if block in student.block_levels]
-        self._gamma = _by_output(method.gamma, method.blocks)
-        self._eta = _by_output(method.eta, method.blocks)
-        self._blocks = blocks
+        self._blocks = [block for block in method.blocks if block in student.block_levels]
+        self._projected = projected is not None
+        if projected is None:
+            compared = {_name(k, None): (k, ALIGNED) for k in self._blocks}
+        else:
+            compared = {
+                _name(k, teacher): (k, size)
+                for teacher, sizes in projected.items()
+                for k, size in sizes.items()
+                if k in self._blocks
+            }
+        self._gamma = _by_output(method.gamma, method.blocks, compared)
+        self._eta = _by_output(method.eta, method.blocks, compared)
+        self.projections = nn.ModuleDict(
+            {
+                name: nn.Linear(student.block_sizes[k], size, bias=False)
+                for name, (k, size) in compared.items()
+            }
+            if self._projected
+            else {}
+        )
         self.norms = nn.ModuleDict(
-            {_name(k): nn.BatchNorm1d(ALIGNED, affine=False) for k in blocks}
+            {name: nn.BatchNorm1d(size, affine=False) for name, (_, size) in compared.items()}
             if method.norm == "standardise"
             else {}
         )
-        sizes = {LOGITS: classes, **{_name(k): ALIGNED for k in blocks}}
+        sizes = {LOGITS: classes, **{name: size for name, (_, size) in compared.items()}}
         self.discriminators = nn.ModuleDict(
             {name: Discriminator(size) for name, size in sizes.items() if self._eta[name] > 0}
             if method.adversarial != "off"
@@ -67,16 +93,19 @@ class DistillationObjective(Objective):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The student's parameters, and the discriminators' with a rate of their own."""
-        groups = [ParameterGroup(list(self.network.parameters()), self.method)]
+        own = [*self.network.parameters(), *self.projections.parameters()]
+        groups = [ParameterGroup(own, self.method)]
         if self.discriminators:
-            own = ParameterGroup(list(self.discriminators.parameters()), self.method.discriminator)
-            groups.append(own)
+            theirs = list(self.discriminators.parameters())
+            groups.append(ParameterGroup(theirs, self.method.discriminator))
         return groups
 
     def forward(
         self, images: Tensor, labels: Tensor, targets: Targets
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Images `(N, C, H, W)`, labels `(N,)` and the teachers' answers to the same views.
+        """Images `(N, C, H, W)`, labels and the teachers' answers to the same views.
+
+        Labels are `(N,)`, or shares `(N, classes)` of mixed images.
 
         Returns:
             The total loss, and its parts: `similarity`; `discriminator`, the mean of the
@@ -104,12 +133,15 @@ class DistillationObjective(Objective):
             logits = F.log_softmax(logits, dim=1)
         pairs = {LOGITS: (logits, targets.logits)}
         for block in self._blocks:
-            values = blocks[block]
+            if block not in targets.blocks:
+                continue
+            name = _name(block, targets.speaker if self._projected else None)
+            values, (theirs, rows) = blocks[block], targets.blocks[block]
+            if self._projected:
+                values = self.projections[name](values)
             if self.norms:
-                values = self.norms[_name(block)](values)
-            if block in targets.blocks:
-                theirs, rows = targets.blocks[block]
-                pairs[_name(block)] = (values if rows is None else values[rows], theirs)
+                values = self.norms[name](values)
+            pairs[name] = (values if rows is None else values[rows], theirs)
         return pairs
 
     def _similarity(self, pairs: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
@@ -119,6 +151,8 @@ class DistillationObjective(Objective):
             if not self._gamma[name]:
                 continue
             if name == LOGITS:
+                if self.method.standardise_logits:
+                    student, teacher = standardise_logits(student), standardise_logits(teacher)
                 loss = LOSSES[choice.logits](student, teacher, self.method.temperature)
             else:
                 loss = LOSSES[choice.blocks](student, teacher)
@@ -155,11 +189,15 @@ class DistillationObjective(Objective):
         return stacked.sum() + sum(fooling), measures
 
 
-def _by_output(weights: Weights, blocks: list[int]) -> dict[str, float]:
+def _by_output(
+    weights: Weights, blocks: list[int], compared: Mapping[str, tuple[int, int]]
+) -> dict[str, float]:
     """A weight for each output in use."""
     own = weights.blocks if isinstance(weights.blocks, list) else [weights.blocks] * len(blocks)
-    return {LOGITS: weights.logits, **{_name(k): w for k, w in zip(blocks, own, strict=True)}}
+    of_block = dict(zip(blocks, own, strict=True))
+    return {LOGITS: weights.logits, **{name: of_block[k] for name, (k, _) in compared.items()}}
 
 
-def _name(block: int) -> str:
-    return f"block{block}"
+def _name(block: int, teacher: str | None) -> str:
+    """The name of an output: a block, of one teacher where each has a size of its own."""
+    return f"block{block}" if teacher is None else f"{teacher}_block{block}"

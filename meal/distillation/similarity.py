@@ -51,6 +51,16 @@ def l2_soft(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tenso
     return F.mse_loss(F.softmax(student, dim=1), F.softmax(teacher, dim=1))
 
 
+def standardise_logits(logits: Tensor) -> Tensor:
+    """Logits `(N, C)` of mean 0 and deviation 1 for each image (Sun et al., CVPR 2024).
+
+    The student is asked for the relations between classes, not for the teacher's scale. A constant
+    added to an image's logits changes nothing, so log-probabilities serve as well.
+    """
+    centred = logits - logits.mean(dim=1, keepdim=True)
+    return centred / (logits.std(dim=1, keepdim=True) + 1e-7)
+
+
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "ce": cross_entropy,
     "kl": kullback_leibler,

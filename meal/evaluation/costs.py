@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from meal.nets.weights import NetworkSpec, build
+from meal.nets.spec import NetworkSpec
+from meal.nets.weights import build
 
 
 @dataclass(frozen=True)

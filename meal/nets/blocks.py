@@ -1,23 +1,29 @@
 """Any network as `B` aligned blocks and its logits.
 
 *Levels* are a network's last feature maps at each distinct spatial size of 4x4 or more, found by
-running it on one image. Of `L` levels, block `k` of `B` is level `ceil(k * L / B)`; where blocks
-share a level, the last of them keeps it. The rule looks at one network alone, so a cached block
-never depends on who will be compared with it.
+running it on one image; of a network that keeps one size, as transformers do, each map is a level.
+Of `L` levels, block `k` of `B` is level `ceil(k * L / B)`; where blocks share a level, the last of
+them keeps it. The rule looks at one network alone, so a cached block never depends on who will be
+compared with it.
 
-Alignment (MEAL, section 3.2): mean over channels, adaptive average pooling to 4x4.
+Alignment: `spatial` (MEAL, section 3.2) is the mean over channels, pooled to 4x4; `projected` is
+the spatial mean of each channel, which a learned map takes from the student's to the teacher's.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from meal.nets.inputs import Adapted
+
 GRID = 4  # positions a side after pooling
-ALIGNED = GRID * GRID  # values of an aligned block, whatever the network
+ALIGNED = GRID * GRID  # values of a spatially aligned block, whatever the network
 ALIGNMENT_VERSION = 1  # part of a cache's fingerprint: raise it when aligned values would change
 
 
@@ -37,6 +43,40 @@ def align(features: Tensor) -> Tensor:
     if features.device.type == "cpu":  # each image by itself: the same bits in any batch
         return nn.functional.adaptive_avg_pool2d(plane, GRID).flatten(1)
     return pool_deterministic(plane).flatten(1)
+
+
+def channel_means(features: Tensor) -> Tensor:
+    """Mean over the positions of each channel: `(N, C, H, W)` to `(N, C)`."""
+    return features.float().sum(dim=(2, 3)) / (features.shape[2] * features.shape[3])
+
+
+Alignment = Literal["spatial", "projected"]
+ALIGNMENTS: dict[str, Callable[[Tensor], Tensor]] = {"spatial": align, "projected": channel_means}
+
+
+def levels_of(sizes: Sequence[tuple[int, int]]) -> list[int]:
+    """The indices of the maps that are levels, from the sizes of all candidates in their order."""
+    large = [index for index, size in enumerate(sizes) if min(size) >= GRID]
+    if len(set(sizes)) == 1:
+        return large
+    return sorted({sizes[index]: index for index in large}.values())
+
+
+def as_map(features: Tensor) -> Tensor:
+    """A feature map `(N, C, H, W)`; tokens `(N, T, C)` are laid on their grid.
+
+    Raises:
+        ValueError: if the tokens, less one for the class, are not a square.
+    """
+    if features.ndim == 4:
+        return features
+    side = math.isqrt(features.shape[1]) if features.ndim == 3 else 0
+    if not side:
+        raise ValueError(f"shape {tuple(features.shape)} is neither a feature map nor tokens")
+    extra = features.shape[1] - side * side
+    if extra > 1:
+        raise ValueError(f"{features.shape[1]} tokens are neither a square nor a square and one")
+    return features[:, extra:].transpose(1, 2).unflatten(2, (side, side))
 
 
 def pool_deterministic(plane: Tensor) -> Tensor:
@@ -68,47 +108,72 @@ class BlockNetwork(nn.Module):
     Attributes:
         network: the plain network; its state is what is trained, saved and exported.
         block_levels: for each block the network has, the index of its feature map.
+        block_sizes: for each block, how many values it has when aligned.
     """
 
     def __init__(
-        self, network: nn.Module, taps: tuple[str, ...], blocks: int, shape: tuple[int, int, int]
+        self,
+        network: nn.Module,
+        taps: Sequence[str],
+        blocks: int,
+        shape: tuple[int, int, int],
+        alignment: Alignment = "spatial",
     ) -> None:
-        """Find the levels of `network` on one image of `shape` (C, H, W).
+        """Find the levels of `network` by running it on one image of `shape` (C, H, W).
 
         Args:
-            network: timm's, where `taps` is empty; else any network.
-            taps: names of the sub-modules whose outputs are feature maps, in forward order.
+            network: any.
+            taps: names of the sub-modules whose outputs are feature maps, in forward order; where
+                empty, timm's `forward_intermediates` gives the maps, or all modules are tried.
             blocks: into how many blocks the network is cut.
             shape: channels, height and width of its input.
+            alignment: how maps become values.
+
+        Raises:
+            ValueError: if `taps` names what is not there.
         """
         super().__init__()
         self.network = network
+        self._align = ALIGNMENTS[alignment]
         self._captured: dict[int, Tensor] = {}
-        self._hooked = bool(taps)
-        for index, name in enumerate(taps):
-            network.get_submodule(name).register_forward_hook(self._capture(index))
-        sizes = self._feature_sizes(shape)
-        last_of_size = {size: index for index, size in enumerate(sizes) if min(size) >= GRID}
-        levels = sorted(last_of_size.values())
+        inner = network.inner if isinstance(network, Adapted) else network
+        parameter = next(network.parameters())
+        image = torch.zeros(1, *shape, device=parameter.device, dtype=parameter.dtype)
+        self._hooked = bool(taps) or not hasattr(inner, "forward_intermediates")
+        if self._hooked:
+            for index, name in enumerate(taps or _find_taps(network, inner, image)):
+                _submodule(inner, name).register_forward_hook(self._capture(index))
+        maps = self._maps(image)
+        levels = levels_of([(int(m.shape[-2]), int(m.shape[-1])) for m in maps])
         self.block_levels = {
             block: levels[level - 1] for block, level in assign_blocks(len(levels), blocks).items()
         }
+        self.block_sizes = {
+            block: int(self._align(maps[level]).shape[1])
+            for block, level in self.block_levels.items()
+        }
 
     def forward(self, images: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
-        """Images `(N, C, H, W)` to logits `(N, classes)` and blocks, each `(N, 16)`."""
+        """Images `(N, C, H, W)` to logits `(N, classes)` and blocks, each `(N, D)`."""
         logits, maps = self._features(images, sorted(set(self.block_levels.values())))
-        return logits, {block: align(maps[level]) for block, level in self.block_levels.items()}
+        return logits, {block: self._align(maps[n]) for block, n in self.block_levels.items()}
 
-    def _features(self, images: Tensor, indices: list[int]) -> tuple[Tensor, dict[int, Tensor]]:
-        """Logits, and the feature maps of `indices`."""
+    def _features(
+        self, images: Tensor, indices: list[int] | None
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Logits, and the feature maps of `indices`, or all of them."""
         network: Any = self.network
         if self._hooked:
             logits = network(images)
-            maps = {index: self._captured[index] for index in indices}
+            wanted = sorted(self._captured) if indices is None else indices
+            maps = {index: as_map(self._captured[index]) for index in wanted}
             self._captured.clear()
             return logits, maps
+        if isinstance(network, Adapted):
+            images, network = network.adapter(images), network.inner
         final, features = network.forward_intermediates(images, indices=indices)
-        return network.forward_head(final), dict(zip(indices, features, strict=True))
+        numbers = range(len(features)) if indices is None else indices
+        return network.forward_head(final), dict(zip(numbers, features, strict=True))
 
     def _capture(self, index: int) -> Any:
         def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
@@ -117,16 +182,47 @@ class BlockNetwork(nn.Module):
         return hook
 
     @torch.no_grad()
-    def _feature_sizes(self, shape: tuple[int, int, int]) -> list[tuple[int, int]]:
-        """Height and width of every candidate feature map, by running the network once."""
-        training, parameter = self.network.training, next(self.network.parameters())
-        image = torch.zeros(1, *shape, device=parameter.device, dtype=parameter.dtype)
+    def _maps(self, image: Tensor) -> list[Tensor]:
+        """Every candidate feature map, by running the network once."""
+        training = self.network.training
         self.network.eval()
-        if self._hooked:
-            self.network(image)
-            maps = [self._captured[index] for index in sorted(self._captured)]
-            self._captured.clear()
-        else:
-            maps = self.network.forward_intermediates(image)[1]  # type: ignore[operator]
+        maps = self._features(image, None)[1]
         self.network.train(training)
-        return [(int(features.shape[-2]), int(features.shape[-1])) for features in maps]
+        return [maps[index] for index in sorted(maps)]
+
+
+def _submodule(network: nn.Module, name: str) -> nn.Module:
+    try:
+        return network.get_submodule(name)
+    except AttributeError:
+        children = ", ".join(child for child, _ in network.named_children())
+        raise ValueError(
+            f"blocks={name!r}: no such sub-module; at the top are: {children}"
+        ) from None
+
+
+@torch.no_grad()
+def _find_taps(network: nn.Module, inner: nn.Module, image: Tensor) -> list[str]:
+    """The modules that are the last to yield a feature map of each size, in forward order."""
+    last: dict[tuple[int, ...], str] = {}
+
+    def hook_for(name: str) -> Any:
+        def hook(module: nn.Module, inputs: object, output: object) -> None:
+            if isinstance(output, Tensor) and output.ndim == 4:
+                size = tuple(output.shape[-2:])
+                last.pop(size, None)  # to the end of the order
+                last[size] = name
+
+        return hook
+
+    hooks = [
+        module.register_forward_hook(hook_for(name))
+        for name, module in inner.named_modules()
+        if name
+    ]
+    training = network.training
+    network.eval()(image)
+    network.train(training)
+    for handle in hooks:
+        handle.remove()
+    return list(last.values())

@@ -5,7 +5,7 @@ A weights folder holds `weights.safetensors` and `network.json`, all that is nee
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -13,55 +13,37 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from meal.config.schema import Network
 from meal.files import atomic_folder, read_sealed, sha256, write_sealed
-from meal.nets.blocks import BlockNetwork
-from meal.nets.zoo import ZOO
-
-
-@dataclass(frozen=True)
-class NetworkSpec:
-    """All that decides a network's structure.
-
-    Attributes:
-        arch: a key of the zoo.
-        width: factor on the numbers of channels.
-        channels, image_size, classes: of its input and output.
-    """
-
-    arch: str
-    width: float
-    channels: int
-    image_size: int
-    classes: int
-
-    @classmethod
-    def of(cls, network: Network, shape: tuple[int, int, int], classes: int) -> NetworkSpec:
-        """The specification of a configured network for images of `shape` (C, H, W)."""
-        return cls(network.arch, network.width, shape[0], shape[1], classes)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of an input."""
-        return self.channels, self.image_size, self.image_size
+from meal.nets import origins
+from meal.nets.blocks import Alignment, BlockNetwork
+from meal.nets.inputs import Adapted, InputAdapter
+from meal.nets.spec import NetworkSpec
 
 
 def build(spec: NetworkSpec, seed: int = 0) -> nn.Module:
     """Build a network with random weights drawn from `seed`; the global generator is untouched."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = ZOO[spec.arch].build(spec.channels, spec.classes, spec.width, spec.image_size)
+        network = origins.build(spec)
+    if spec.inputs is not None:
+        network = Adapted(InputAdapter(spec.inputs), network)
     return network.to(memory_format=torch.channels_last)
 
 
-def with_blocks(network: nn.Module, spec: NetworkSpec, blocks: int) -> BlockNetwork:
+def with_blocks(
+    network: nn.Module, spec: NetworkSpec, blocks: int, align: Alignment = "spatial"
+) -> BlockNetwork:
     """Wrap a network so that it yields logits and up to `blocks` aligned blocks."""
-    return BlockNetwork(network, ZOO[spec.arch].taps, blocks, spec.shape)
+    return BlockNetwork(network, origins.taps(spec), blocks, spec.shape, align)
 
 
 def save(folder: Path, spec: NetworkSpec, state: dict[str, Tensor]) -> None:
     """Write a network's state and specification into `folder`, whole or not at all."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    # Clones: parameters may share their memory, which the format does not allow.
+    tensors = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in state.items()
+    }
     with atomic_folder(folder) as temporary:
         path = temporary / "weights.safetensors"
         save_file(tensors, path)
@@ -79,7 +61,7 @@ def load(folder: Path) -> tuple[NetworkSpec, nn.Module]:
     if not path.is_file() or sha256(path) != card["sha256"]:
         raise ValueError(f"{path} is missing or damaged; mend it with: dvc repro")
     try:
-        spec = NetworkSpec(**{field.name: card[field.name] for field in fields(NetworkSpec)})
+        spec = NetworkSpec.read(card)
         network = build(spec)
         network.load_state_dict(load_file(path))
     except (TypeError, KeyError, RuntimeError, SafetensorError) as error:

@@ -27,6 +27,7 @@ def results_table(metrics: Mapping[str, Any]) -> str:
         for name, scores in metrics["teachers"].items()
     ]
     rows.append(_row("ensemble of teachers", metrics["ensemble"], ensemble))
+    rows.append(_row("ensemble, weights fitted", metrics["ensemble_fitted"], ensemble))
     rows.append(_row("baseline, on labels", metrics["baseline"], student))
     rows.append(_row("student, distilled", metrics["student"], student))
     return _markdown(pd.DataFrame(rows))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from meal.data.prepared import Prepared
 from meal.data.views import view_family
 from meal.files import link, read_json, sha256, write_json
 from meal.nets import weights
-from meal.nets.blocks import ALIGNED, ALIGNMENT_VERSION, BlockNetwork
+from meal.nets.blocks import ALIGNMENT_VERSION, BlockNetwork
 from meal.nets.inference import batch_size, spans, split_logits
 from meal.progress import Progress
 from meal.teaching.cache import NETWORK, PLAIN_SPLITS, AnswerCache, Array, create, seal
@@ -47,7 +47,8 @@ def build_cache(
             work begins.
     """
     spec, network = weights.load(teacher)
-    blocks = weights.with_blocks(network, spec, config.cache.blocks).to(device).eval()
+    blocks = weights.with_blocks(network, spec, config.cache.blocks, config.cache.align)
+    blocks = blocks.to(device).eval()
     family = view_family(config.views)
     images, top_k = data.manifest["counts"]["train"], config.cache.top_k
     if top_k is not None and top_k >= spec.classes:
@@ -55,7 +56,7 @@ def build_cache(
             f"cache.top_k={top_k}: the dataset has {spec.classes} classes; "
             f"allowed: 1 to {spec.classes - 1}, or null"
         )
-    layout = _layout(config, (config.view_count, images), spec.classes, list(blocks.block_levels))
+    layout = _layout(config, (config.view_count, images), spec.classes, blocks.block_sizes)
     _announce(config.name, layout, work.path)
     pipeline = ViewPipeline(PlainPipeline.of(data, "train", device), family)
     moments = _answer_views(config, blocks, pipeline, work.path, layout)
@@ -73,6 +74,7 @@ def build_cache(
             "views": family.identity,
             "view_count": config.view_count,
             "alignment": ALIGNMENT_VERSION,
+            "align": config.cache.align,
             "weights": sha256(teacher / "weights.safetensors"),
             "network": asdict(spec),
             "enabled": config.cache.enabled,
@@ -89,7 +91,9 @@ def build_cache(
     return AnswerCache(folder)
 
 
-def _layout(config: CacheSlice, rows: tuple[int, int], classes: int, blocks: list[int]) -> Layout:
+def _layout(
+    config: CacheSlice, rows: tuple[int, int], classes: int, sizes: Mapping[int, int]
+) -> Layout:
     """Name, type and shape of every array of answers to `rows` (views, images)."""
     if not config.cache.enabled:
         return {}
@@ -101,7 +105,7 @@ def _layout(config: CacheSlice, rows: tuple[int, int], classes: int, blocks: lis
             "top_indices": (index_dtype(classes), (*rows, k)),
             "top_shares": (dtype, (*rows, k)),
         }
-    return answers | {f"block{block}": (dtype, (*rows, ALIGNED)) for block in blocks}
+    return answers | {f"block{k}": (dtype, (*rows, size)) for k, size in sizes.items()}
 
 
 def _answer_views(
@@ -110,7 +114,7 @@ def _answer_views(
     """Fill the arrays of the training views; return the moments of the blocks' values."""
     progress_file, images = folder / "progress.json", len(pipeline)
     done = 0
-    sums = {f"block{block}": np.zeros((2, ALIGNED)) for block in network.block_levels}
+    sums = {f"block{block}": np.zeros((2, size)) for block, size in network.block_sizes.items()}
     if progress_file.exists():
         state = read_json(progress_file)
         done, sums = state["views"], {name: np.array(v) for name, v in state["sums"].items()}

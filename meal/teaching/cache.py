@@ -1,6 +1,6 @@
 """A teacher's answers on disk, as everything after the stage `cache` reads them.
 
-One folder a teacher: `logits.npy` `(views, images, C)`, `block1.npy` ... `(views, images, 16)`,
+One folder a teacher: `logits.npy` `(views, images, C)`, `block1.npy` ... `(views, images, D)`,
 `validation_logits.npy` and `test_logits.npy` `(images, C)` in float32, and `manifest.json` with the
 fingerprints of all that the answers depend on. With `cache.top_k`, `top_indices.npy` and
 `top_shares.npy` `(views, images, k)` stand in the place of `logits.npy`. With
@@ -61,7 +61,7 @@ class AnswerCache:
         return torch.from_numpy(self._rows("logits", view, images).astype(np.float32))
 
     def block(self, block: int, view: int, images: Array | slice) -> Tensor:
-        """The aligned values `(N, 16)`, float32, of a block in a view of images."""
+        """The aligned values `(N, D)`, float32, of a block in a view of images."""
         return torch.from_numpy(self._rows(f"block{block}", view, images).astype(np.float32))
 
     def plain_logits(self, split: Split) -> Array:
@@ -74,7 +74,7 @@ class AnswerCache:
         return int(self.array("test_logits").shape[1])
 
     def moments(self, block: int) -> tuple[Tensor, Tensor]:
-        """Mean and deviation `(16,)` of a block's values over the training views, float32."""
+        """Mean and deviation `(D,)` of a block's values over the training views, float32."""
         entry = self.manifest["blocks"][str(block)]
         return torch.tensor(entry["mean"]), torch.tensor(entry["deviation"])
 

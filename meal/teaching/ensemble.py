@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,19 +17,32 @@ from torch import Tensor
 
 from meal.data.prepared import Split
 from meal.files import atomic_folder, link, read_sealed, write_sealed
-from meal.metrics import Floats, log_softmax
-from meal.nets.blocks import ALIGNED
-from meal.nets.weights import NetworkSpec
+from meal.metrics import Floats, Labels, log_softmax
+from meal.nets.spec import NetworkSpec
 from meal.teaching.cache import PLAIN_SPLITS, AnswerCache, create, seal
 from meal.teaching.topk import compress, index_dtype
+from meal.teaching.weighting import fit_weights, uniform_weights
 
 MEAN = "mean"
 _ROWS = 8192  # images whose answers are averaged at once
-_MUST_AGREE = ("data", "views", "view_count", "alignment", "enabled", "dtype", "top_k")
+_MUST_AGREE = ("data", "views", "view_count", "alignment", "align", "enabled", "dtype", "top_k")
 
 
-def build_ensemble(teachers: Sequence[str], caches: Path, folder: Path) -> None:
+def build_ensemble(
+    teachers: Sequence[str],
+    caches: Path,
+    folder: Path,
+    labels: Labels,
+    weights: Literal["uniform", "fitted"] = "uniform",
+) -> None:
     """Link the caches of `teachers` into `folder` and add their mean.
+
+    Args:
+        teachers: names of the members.
+        caches: the folder that holds their caches.
+        folder: where the ensemble goes.
+        labels: of the validation images, on which weights are fitted.
+        weights: which weights the mean and the choice of a speaker follow.
 
     Raises:
         ValueError: if a cache is missing, damaged, or answers other views or data than the rest.
@@ -47,45 +60,58 @@ def build_ensemble(teachers: Sequence[str], caches: Path, folder: Path) -> None:
                     )
             for file in ("manifest.json", *opened.manifest["files"]):
                 link(opened.folder / file, temporary / name / file)
-        _write_mean(members, temporary / MEAN)
+        answers = [log_softmax(cache.plain_logits("validation")) for cache in members]
+        choices = {
+            "uniform": uniform_weights(len(members)),
+            "fitted": fit_weights(answers, labels),
+        }
+        _write_mean(members, choices[weights], temporary / MEAN)
         write_sealed(
             temporary / "ensemble.json",
             {
                 "teachers": list(teachers),
                 "caches": [cache.manifest["fingerprint"] for cache in members],
+                "weights": choices,
+                "weights_used": weights,
             },
         )
 
 
-def mean_log_probabilities(logits: Sequence[Tensor]) -> Tensor:
-    """The log of the mean of the members' probabilities: `(N, C)` each, to `(N, C)`, float32."""
+def mean_log_probabilities(logits: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """The log of the members' weighted mean probability: `(N, C)` each, to `(N, C)`, float32."""
     members = torch.stack([torch.log_softmax(member.double(), dim=1) for member in logits])
-    return (torch.logsumexp(members, dim=0) - np.log(len(members))).float()
+    shares = torch.tensor(weights, dtype=torch.float64, device=members.device).log()
+    return torch.logsumexp(members + shares[:, None, None], dim=0).float()
 
 
 def standardise(values: Tensor, moments: tuple[Tensor, Tensor]) -> Tensor:
-    """Values `(N, 16)` less their mean `(16,)`, over their deviation `(16,)`."""
+    """Values `(N, D)` less their mean `(D,)`, over their deviation `(D,)`."""
     mean, deviation = moments
     return (values - mean) / deviation
 
 
-def mean_block(members: Sequence[Tensor]) -> Tensor:
-    """The mean of the members' standardised values `(N, 16)`."""
-    return torch.stack(list(members)).mean(dim=0)
+def mean_block(members: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """The weighted mean of the members' standardised values `(N, D)`; weights need no unit sum."""
+    total = sum(weights)
+    shares = [weight / total for weight in weights] if total else uniform_weights(len(members))
+    return torch.stack([m * share for m, share in zip(members, shares, strict=True)]).sum(dim=0)
 
 
-def _write_mean(members: Sequence[AnswerCache], folder: Path) -> None:
+def _write_mean(members: Sequence[AnswerCache], weights: Sequence[float], folder: Path) -> None:
     """Write the mean of the members' answers as a cache of its own, view by view."""
     folder.mkdir()
     first = members[0].manifest
-    blocks = sorted({block for cache in members for block in cache.blocks})
+    # Projected blocks have as many values as the teacher has channels: there is no mean.
+    shared_blocks = first["align"] == "spatial"
+    blocks = sorted({block for cache in members for block in cache.blocks if shared_blocks})
     for split in PLAIN_SPLITS:
         plain = [torch.from_numpy(np.array(cache.plain_logits(split))) for cache in members]
-        np.save(folder / f"{split}_logits.npy", mean_log_probabilities(plain).numpy())
+        np.save(folder / f"{split}_logits.npy", mean_log_probabilities(plain, weights).numpy())
     if first["enabled"]:
-        _write_mean_logits(members, folder)
+        _write_mean_logits(members, weights, folder)
         for block in blocks:
             having = [cache for cache in members if block in cache.blocks]
+            theirs = [w for cache, w in zip(members, weights, strict=True) if cache in having]
             stored = having[0].array(f"block{block}")
             values = create(folder / f"block{block}.npy", stored.dtype, stored.shape)
             for view, rows in _chunks(stored.shape):
@@ -93,17 +119,22 @@ def _write_mean(members: Sequence[AnswerCache], folder: Path) -> None:
                     standardise(cache.block(block, view, rows), cache.moments(block))
                     for cache in having
                 ]
-                values[view, rows] = mean_block(answers).numpy()
-    unit = {"mean": [0.0] * ALIGNED, "deviation": [1.0] * ALIGNED}
+                values[view, rows] = mean_block(answers, theirs).numpy()
     shared = {key: first[key] for key in _MUST_AGREE}
+    units = {}  # the mean is of standardised values: there is nothing more to standardise
+    for block in blocks:
+        size = next(len(c.moments(block)[0]) for c in members if block in c.blocks)
+        units[str(block)] = {"mean": [0.0] * size, "deviation": [1.0] * size}
     names = [cache.manifest["name"] for cache in members]
     seal(
         folder,
-        {"name": MEAN, **shared, "mean_of": names, "blocks": {str(k): unit for k in blocks}},
+        {"name": MEAN, **shared, "mean_of": names, "blocks": units},
     )
 
 
-def _write_mean_logits(members: Sequence[AnswerCache], folder: Path) -> None:
+def _write_mean_logits(
+    members: Sequence[AnswerCache], weights: Sequence[float], folder: Path
+) -> None:
     """The mean's logits, or its k largest shares, as the members have them."""
     manifest, classes = members[0].manifest, members[0].classes
     rows: tuple[int, int] = members[0].array(_first_array(manifest)).shape[:2]
@@ -116,7 +147,7 @@ def _write_mean_logits(members: Sequence[AnswerCache], folder: Path) -> None:
             create(folder / "top_shares.npy", dtype, (*rows, k)),
         ]
     for view, chunk in _chunks(rows):
-        mean = mean_log_probabilities([cache.logits(view, chunk) for cache in members])
+        mean = mean_log_probabilities([cache.logits(view, chunk) for cache in members], weights)
         parts = (mean,) if k is None else compress(mean, k)
         for array, values in zip(arrays, parts, strict=True):
             array[view, chunk] = values.numpy()
@@ -149,14 +180,35 @@ class Ensemble:
 
     def spec(self, teacher: str) -> NetworkSpec:
         """The structure of a member."""
-        return NetworkSpec(**self.members[teacher].manifest["network"])
+        return NetworkSpec.read(self.members[teacher].manifest["network"])
 
-    def log_probabilities(self, split: Split) -> tuple[Floats, dict[str, Floats]]:
-        """The ensemble's and each member's answers `(N, C)` to the plain images of a split."""
+    @property
+    def weights(self) -> list[float]:
+        """The weights of the members that the mean and the choice of a speaker follow."""
+        weights: list[float] = self.card["weights"][self.card["weights_used"]]
+        return weights
+
+    def log_probabilities(self, split: Split) -> tuple[dict[str, Floats], dict[str, Floats]]:
+        """Answers `(N, C)` to the plain images of a split: of both ensembles, and of each member.
+
+        The ensembles are `ensemble`, the traditional one of equal weights, and `ensemble_fitted`.
+        """
         members = {
             name: log_softmax(cache.plain_logits(split)) for name, cache in self.members.items()
         }
-        return log_softmax(self.mean.plain_logits(split)), members
+        stacked = np.stack(list(members.values()))
+        together = {}
+        for name, kind in (("ensemble", "uniform"), ("ensemble_fitted", "fitted")):
+            weights = np.array(self.card["weights"][kind])[:, None, None]
+            together[name] = np.log((weights * np.exp(stacked)).sum(axis=0))
+        return together, members
+
+    def block_sizes(self) -> dict[str, dict[int, int]]:
+        """How many values each block of each member has."""
+        return {
+            name: {block: len(cache.moments(block)[0]) for block in cache.blocks}
+            for name, cache in self.members.items()
+        }
 
     def check(self, data: str, views: dict[str, Any], view_count: int) -> None:
         """Raise ValueError unless the answers are to these data and these views."""

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from meal.config.schema import Method
 from meal.data.batches import Purpose, derive_seed
-from meal.data.hashing import hash_integers
+from meal.data.hashing import hash_integers, uniform
 from meal.nets import weights
 from meal.teaching.cache import NETWORK, AnswerCache
 from meal.teaching.ensemble import MEAN, Ensemble, mean_block, mean_log_probabilities, standardise
+
+Blocks = dict[int, tuple[Tensor, Tensor | None]]
 
 
 @dataclass(frozen=True)
@@ -22,13 +24,15 @@ class Targets:
     """What the teachers say to a batch.
 
     Attributes:
+        speaker: the name of the teacher that speaks; None where it is not one.
         logits: `(N, C)`; log-probabilities where the mean speaks, or the k largest are kept.
-        blocks: values `(n, 16)` by block number, and the rows of the batch that they belong to:
+        blocks: values `(n, D)` by block number, and the rows of the batch that they belong to:
             None where all do, fewer where the teacher of some images lacks the block.
     """
 
     logits: Tensor
-    blocks: dict[int, tuple[Tensor, Tensor | None]]
+    blocks: Blocks
+    speaker: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class ViewBatch:
     pixels: Tensor
 
 
-Answers = tuple[Tensor, dict[int, Tensor]]  # logits (N, C) and blocks (N, 16), float32
+Answers = tuple[Tensor, dict[int, Tensor]]  # logits (N, C) and blocks (N, D), float32
 
 
 class Speaker(Protocol):
@@ -80,7 +84,8 @@ class OnlineSpeaker:
     def __init__(self, cache: AnswerCache, method: Method, device: torch.device) -> None:
         spec, network = weights.load(cache.folder / NETWORK)
         count = max(cache.blocks, default=1)
-        self._network = weights.with_blocks(network, spec, count).to(device).eval()
+        self._network = weights.with_blocks(network, spec, count, cache.manifest["align"])
+        self._network.to(device).eval()
         self._blocks = {
             block: None if moments is None else tuple(part.to(device) for part in moments)
             for block, moments in _wanted(cache, method).items()
@@ -100,17 +105,20 @@ class OnlineSpeaker:
 class OnlineMean:
     """The mean of teachers that run."""
 
-    def __init__(self, members: Sequence[OnlineSpeaker]) -> None:
-        self._members = members
+    def __init__(self, members: Sequence[OnlineSpeaker], weights: Sequence[float]) -> None:
+        self._members, self._weights = members, weights
 
     def answers(self, batch: ViewBatch) -> Answers:
         """Run all teachers."""
         said = [member.answers(batch) for member in self._members]
-        blocks = {
-            block: mean_block([blocks[block] for _, blocks in said if block in blocks])
-            for block in sorted({block for _, blocks in said for block in blocks})
-        }
-        return mean_log_probabilities([logits for logits, _ in said]), blocks
+        joined = {}
+        for block in sorted({block for _, blocks in said for block in blocks}):
+            having = [index for index, (_, blocks) in enumerate(said) if block in blocks]
+            joined[block] = mean_block(
+                [said[index][1][block] for index in having],
+                [self._weights[index] for index in having],
+            )
+        return mean_log_probabilities([logits for logits, _ in said], self._weights), joined
 
 
 class TargetReader:
@@ -132,18 +140,28 @@ class TargetReader:
             self._speakers = [CachedSpeaker(cache, method, device) for cache in voices]
         else:
             online = [OnlineSpeaker(cache, method, device) for cache in members]
-            self._speakers = [OnlineMean(online)] if method.selection == MEAN else [*online]
+            self._speakers = (
+                [OnlineMean(online, ensemble.weights)] if method.selection == MEAN else [*online]
+            )
+        self._names = list(ensemble.members)
+        self._mean = method.selection == MEAN
+        # Equal weights or fitted ones: a draw from [0, 1) falls into a member's share.
+        self._bounds = torch.tensor(ensemble.weights, dtype=torch.float64).cumsum(0)[:-1]
         self._per_image = method.selection == "random_per_image"
         self._seed, self._device = derive_seed(seed, Purpose.SELECTION), device
 
     def targets(self, batch: ViewBatch) -> Targets:
         """The answers to a batch."""
         if not self._per_image:
-            speaker = self._speakers[derive_seed(self._seed, batch.step) % len(self._speakers)]
-            logits, blocks = speaker.answers(batch)
-            return Targets(logits, {block: (values, None) for block, values in blocks.items()})
-        chosen = hash_integers(self._seed, batch.step, batch.rows) % len(self._speakers)
-        chosen = chosen.to(self._device)
+            number = (
+                0
+                if self._mean
+                else int(self._choose(batch.step, torch.zeros(1, dtype=torch.int64)))
+            )
+            logits, blocks = self._speakers[number].answers(batch)
+            whole: Blocks = {block: (values, None) for block, values in blocks.items()}
+            return Targets(logits, whole, None if self._mean else self._names[number])
+        chosen = self._choose(batch.step, batch.rows).to(self._device)
         said = [speaker.answers(batch) for speaker in self._speakers]
         logits = said[0][0].clone()
         joined: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
@@ -158,6 +176,11 @@ class TargetReader:
             logits,
             {block: (torch.cat(parts), torch.cat(rows)) for block, (parts, rows) in joined.items()},
         )
+
+    def _choose(self, step: int, rows: Tensor) -> Tensor:
+        """Who speaks to each of `rows` `(N,)` at a step, by the members' weights."""
+        draws = uniform(hash_integers(self._seed, step, rows), 0)
+        return torch.searchsorted(self._bounds, draws, right=True)
 
 
 def _wanted(cache: AnswerCache, method: Method) -> dict[int, tuple[Tensor, Tensor] | None]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from meal.config.schema import Optimisation, Training
 from meal.data.batches import Purpose, derive_seed
@@ -61,6 +62,7 @@ class Run:
         validate: from the network in eval mode to its measures; `top1_error` and `nll` choose the
             best epoch.
         checkpoints: where the run's state is kept.
+        ema: decay of a running average of the weights, which is then what is validated and kept.
     """
 
     title: str
@@ -71,6 +73,7 @@ class Run:
     batches: Callable[[int], Iterator[tuple[Any, ...]]]
     validate: Callable[[nn.Module], dict[str, float]]
     checkpoints: Checkpoints
+    ema: float = 0.0
 
 
 def train(run: Run) -> tuple[dict[str, Tensor], History]:
@@ -85,10 +88,18 @@ def train(run: Run) -> tuple[dict[str, Tensor], History]:
     """
     objective, settings = run.objective, run.settings
     optimizer = make_optimizer(objective)
+    average: AveragedModel | None = None
+    if run.ema:
+        average = AveragedModel(
+            objective.network, multi_avg_fn=get_ema_multi_avg_fn(run.ema), use_buffers=True
+        )
+    network = objective.network if average is None else average.module
     state = run.checkpoints.load() or {"epoch": 0, "history": [], "best": None}
     if state["epoch"]:
         objective.load_state_dict(state["objective"])
         optimizer.load_state_dict(state["optimizer"])
+        if average is not None:
+            average.load_state_dict(state["average"])
         print(f"{run.title}: resumed after epoch {state['epoch']} of {settings.epochs}", flush=True)
     history: History = state["history"]
     best: dict[str, Tensor] | None = state["best"]
@@ -96,14 +107,12 @@ def train(run: Run) -> tuple[dict[str, Tensor], History]:
     done = state["epoch"] * run.steps_per_epoch
     with Progress(run.title, total, "steps", done) as progress:
         for epoch in range(state["epoch"], settings.epochs):
-            losses = _train_epoch(run, optimizer, epoch, progress)
-            objective.network.eval()
+            losses = _train_epoch(run, optimizer, average, epoch, progress)
+            network.eval()
             row = {"epoch": epoch + 1, **losses}
-            row |= {f"validation_{k}": v for k, v in run.validate(objective.network).items()}
+            row |= {f"validation_{k}": v for k, v in run.validate(network).items()}
             if best is None or _rank(row) < min(_rank(earlier) for earlier in history):
-                best = {
-                    k: v.detach().cpu().clone() for k, v in objective.network.state_dict().items()
-                }
+                best = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
             history.append(row)
             progress.show({k: v for k, v in row.items() if k != "epoch"})
             run.checkpoints.save(
@@ -114,6 +123,7 @@ def train(run: Run) -> tuple[dict[str, Tensor], History]:
                     "best": best,
                     "objective": objective.state_dict(),
                     "optimizer": optimizer.state_dict(),
+                    "average": average.state_dict() if average is not None else None,
                 },
             )
     assert best is not None
@@ -132,11 +142,22 @@ def make_optimizer(objective: Objective) -> torch.optim.Optimizer:
         }
         for group in objective.parameter_groups()
     ]
-    return torch.optim.SGD(groups, fused=True)
+    optimizer = torch.optim.SGD(groups, fused=True)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            # The fused step wants a buffer for all or for none, and a parameter that belongs to
+            # one teacher has no gradient until that teacher speaks. Zeros change no step.
+            if group["momentum"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def _train_epoch(
-    run: Run, optimizer: torch.optim.Optimizer, epoch: int, progress: Progress
+    run: Run,
+    optimizer: torch.optim.Optimizer,
+    average: AveragedModel | None,
+    epoch: int,
+    progress: Progress,
 ) -> dict[str, float]:
     """One epoch; returns the mean of the loss and of each of its parts."""
     objective, settings = run.objective, run.settings
@@ -160,6 +181,8 @@ def _train_epoch(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        if average is not None:
+            average.update_parameters(objective.network)
         for name, value in {"loss": loss, **parts}.items():
             sums[name] = sums[name] + value.detach() if index else value.detach()
         progress.advance(1)

@@ -13,7 +13,8 @@ from meal.data.batches import Purpose, derive_seed, epoch_batches, steps_per_epo
 from meal.data.pipelines import PlainPipeline, ViewPipeline
 from meal.data.prepared import Prepared
 from meal.data.views import view_family
-from meal.nets.weights import NetworkSpec, build
+from meal.nets.spec import NetworkSpec
+from meal.nets.weights import build
 from meal.training.checkpoint import Checkpoints
 from meal.training.engine import History, Objective, ParameterGroup, Run, train
 from meal.training.validation import validator
@@ -59,7 +60,8 @@ def train_supervised(
         The network's specification, its best state on validation, and the measures by epoch.
     """
     settings, seed = config.training, derive_seed(config.network.seed, purpose)
-    spec = NetworkSpec.of(config.network, data.shape, data.classes)
+    assert settings is not None
+    spec = NetworkSpec.of(config.network, data)
     family = view_family(config.views)
     pipeline = ViewPipeline(PlainPipeline.of(data, "train", device), family)
     labels = data.labels("train").to(device)

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from meal.nets.weights import NetworkSpec, build
+from meal.nets.spec import NetworkSpec
+from meal.nets.weights import build
 from tests.benchmarks.common import medians, report
 from tests.benchmarks.step_cost import BATCH, spec
 

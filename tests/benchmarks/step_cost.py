@@ -20,7 +20,8 @@ from meal.data.views import PaddedCrops
 from meal.distillation.objective import DistillationObjective
 from meal.evaluation.costs import count
 from meal.nets import weights
-from meal.nets.weights import NetworkSpec, build, with_blocks
+from meal.nets.spec import NetworkSpec
+from meal.nets.weights import build, with_blocks
 from meal.teaching.cache import NETWORK, seal
 from meal.teaching.ensemble import Ensemble, build_ensemble
 from meal.teaching.targets import TargetReader, ViewBatch
@@ -65,16 +66,17 @@ def make_teachers(folder: Path, archs: Sequence[str], number: int, online: bool)
         for array, values in arrays.items():
             np.save(path / f"{array}.npy", values)
         unit = {"mean": [0.0] * 16, "deviation": [1.0] * 16}
-        common = {"data": "", "views": {}, "view_count": VIEWS, "alignment": 1, "dtype": "float16"}
+        common = {"data": "", "views": {}, "view_count": VIEWS, "alignment": 1, "align": "spatial"}
         seal(
             path,
             {
-                "name": name, **common, "enabled": not online, "top_k": None, "mean_of": None,
+                "name": name, **common, "dtype": "float16", "enabled": not online,
+                "top_k": None, "mean_of": None,
                 "network": asdict(spec(archs[index % len(archs)])),
                 "blocks": {str(block): unit for block in (1, 2, 3)},
             },
         )  # fmt: skip
-    build_ensemble(names, folder / "caches", folder / "ensemble")
+    build_ensemble(names, folder / "caches", folder / "ensemble", np.zeros(10, dtype=np.int64))
     return Ensemble(folder / "ensemble")
 
 

@@ -6,20 +6,25 @@ from typing import Any
 import pytest
 import torch
 
-from meal.config.slices import DistillSlice
+from meal.config.schema import Network
+from meal.config.slices import CacheSlice, DistillSlice
 from meal.data.prepared import Prepared
 from meal.distillation.distil import distil
+from meal.files import sha256
+from meal.nets.spec import NetworkSpec
+from meal.nets.weights import build, save
+from meal.teaching.build import build_cache
 from meal.teaching.ensemble import Ensemble, build_ensemble
 from meal.training.checkpoint import Checkpoints
 from meal.work import WorkFolder
 from tests.conftest import distill_settings
-from tests.teaching.test_cache import CPU, VIEWS, make_cache
+from tests.teaching.test_cache import CPU, LABELS, VIEWS, make_cache
 
 
 def make_ensemble(data: Prepared, folder: Path, **cache: Any) -> Ensemble:
     for name, seed in (("one", 1), ("two", 2)):
         make_cache(data, folder, name, seed, **cache)
-    build_ensemble(["one", "two"], folder / "caches", folder / "ensemble")
+    build_ensemble(["one", "two"], folder / "caches", folder / "ensemble", LABELS)
     return Ensemble(folder / "ensemble")
 
 
@@ -32,9 +37,10 @@ def run(data: Prepared, ensemble: Ensemble, folder: Path, **changes: Any) -> Any
     config = DistillSlice.model_validate(
         {
             "name": "small",
-            "network": {"arch": "tiny", "width": 0.5},
+            "network": changes.pop("network", {"arch": "tiny", "width": 0.5}),
             "views": VIEWS,
-            "view_count": 3,
+            "view_count": changes.pop("view_count", 3),
+            "alignment": changes.pop("alignment", "spatial"),
             "block_count": 3,
             "distill": distill_settings(**{"epochs": 4, **changes}).model_dump(),
         }
@@ -125,3 +131,98 @@ def test_a_student_learns_from_the_k_largest(data: Prepared, tmp_path: Path) -> 
     ensemble = make_ensemble(data, tmp_path, top_k=2)
     _, _, history = run(data, ensemble, tmp_path / "w")
     assert history[-1]["similarity"] < history[0]["similarity"]
+
+
+@pytest.mark.parametrize("mode", ["minimax", "non_saturating"])
+def test_projected_blocks_are_learned_from(mode: str, data: Prepared, tmp_path: Path) -> None:
+    ensemble = make_ensemble(data, tmp_path, align="projected")
+    _, _, history = run(
+        data, ensemble, tmp_path / "w", alignment="projected", adversarial=mode, epochs=6
+    )
+    assert history[-1]["similarity"] < history[0]["similarity"]
+
+
+def test_mixed_images_are_answered_by_running_teachers(data: Prepared, tmp_path: Path) -> None:
+    ensemble = make_ensemble(data, tmp_path, enabled=False)
+    plain = run(data, ensemble, tmp_path / "a", selection="mean", label_weight=0.5)
+    mixed = run(data, ensemble, tmp_path / "b", selection="mean", label_weight=0.5, mixup=0.5)
+    again = run(data, ensemble, tmp_path / "c", selection="mean", label_weight=0.5, mixup=0.5)
+    assert mixed[2] == again[2] != plain[2]
+    assert mixed[2][-1]["similarity"] < mixed[2][0]["similarity"]
+
+
+def test_a_student_starts_from_weights(data: Prepared, ensemble: Ensemble, tmp_path: Path) -> None:
+    spec, state, _ = run(data, ensemble, tmp_path / "a")
+    save(tmp_path / "start", spec, state)
+    path = tmp_path / "start" / "weights.safetensors"
+    init = {"file": str(path), "sha256": sha256(path)}
+    frozen = {"lr": 1e-12, "epochs": 1, "adversarial": "off"}
+    _, started, _ = run(data, ensemble, tmp_path / "b", init=init, **frozen)
+    assert torch.allclose(started["5.weight"], state["5.weight"], atol=1e-6)
+    _, fresh, _ = run(data, ensemble, tmp_path / "c", **frozen)
+    assert not torch.allclose(fresh["5.weight"], state["5.weight"], atol=1e-3)
+    with pytest.raises(ValueError, match=r"distill.init.sha256='0+'"):
+        run(data, ensemble, tmp_path / "d", init={**init, "sha256": "0" * 64})
+
+
+def test_an_average_of_the_weights_is_kept_and_resumed(
+    data: Prepared, ensemble: Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, last, _ = run(data, ensemble, tmp_path / "a")
+    _, averaged, history = run(data, ensemble, tmp_path / "b", ema=0.9)
+    assert not torch.equal(last["5.weight"], averaged["5.weight"])
+    save = Checkpoints.save
+
+    def save_and_die(self: Checkpoints, epoch: int, state: dict[str, Any]) -> None:
+        save(self, epoch, state)
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Checkpoints, "save", save_and_die)
+        run(data, ensemble, tmp_path / "c", ema=0.9)
+    _, resumed, resumed_history = run(data, ensemble, tmp_path / "c", ema=0.9)
+    assert resumed_history == history
+    assert all(torch.equal(averaged[name], resumed[name]) for name in averaged)
+
+
+VIT = {"patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 2}
+CONVNEXT = {"depths": [1, 1, 1, 1], "dims": [8, 16, 24, 32]}
+UNLIKE: dict[str, dict[str, Any]] = {
+    "vgg": {"arch": "vgg19", "width": 0.1},
+    "densenet": {"arch": "densenet", "width": 0.1},
+    "vit": {"arch": "timm/vit_tiny_patch16_224", "options": VIT},
+    "convnext": {"arch": "timm/convnext_atto", "options": CONVNEXT, "input": {"size": 32}},
+    "own": {"arch": "networks.example:small_convnet", "blocks": ["stage1", "stage2", "stage3"]},
+}
+
+
+@pytest.mark.parametrize("align", ["spatial", "projected"])
+def test_networks_of_any_structure_teach_one_student_block_by_block(
+    align: str, data: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, network in UNLIKE.items():
+        spec = NetworkSpec.of(Network.model_validate(network), data)
+        save(tmp_path / name, spec, dict(build(spec, seed=1).state_dict()))
+        config = CacheSlice.model_validate(
+            {"name": name, "views": VIEWS, "view_count": 2, "cache": {"align": align}}
+        )
+        work = WorkFolder(tmp_path / "work", f"cache@{name}", {})
+        build_cache(config, data, tmp_path / name, tmp_path / "caches" / name, work, CPU)
+    build_ensemble(list(UNLIKE), tmp_path / "caches", tmp_path / "ensemble", LABELS)
+    ensemble = Ensemble(tmp_path / "ensemble")
+    assert {name: cache.blocks for name, cache in ensemble.members.items()} == {
+        "vgg": [1, 2, 3],
+        "densenet": [1, 2, 3],
+        "vit": [1, 2, 3],
+        "convnext": [1, 3],  # which sees 32 pixels, and has two levels of 4x4 or more
+        "own": [1, 2, 3],
+    }
+    student = {"arch": "mobilenet", "width": 0.1}
+    _, _, history = run(
+        data, ensemble, tmp_path / "w", alignment=align, network=student, view_count=2, epochs=4
+    )
+    assert history[-1]["similarity"] < history[0]["similarity"]
+    said = capsys.readouterr().out
+    assert "block 2 is skipped for convnext, which lacks it" in said
+    assert "block 3 is skipped" not in said

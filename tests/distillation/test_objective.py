@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from meal.config.schema import Distill
 from meal.distillation.discriminator import Discriminator, discriminate, fool, scale_gradient
 from meal.distillation.objective import DistillationObjective
-from meal.nets.weights import NetworkSpec, build, with_blocks
+from meal.nets.spec import NetworkSpec
+from meal.nets.weights import build, with_blocks
 from meal.teaching.targets import Targets
 from tests.conftest import distill_settings
 
@@ -260,3 +261,67 @@ def test_a_step_whose_teacher_has_nothing_discriminated_is_still_a_step() -> Non
     total, parts = method(images, labels, Targets(targets.logits, {}))
     assert total.item() == pytest.approx(parts["similarity"].item())
     total.backward()
+
+
+def test_standardised_logits_are_compared_and_raw_ones_discriminated() -> None:
+    changes: dict[str, Any] = {"blocks": [], "temperature": 2.0, "adversarial": "minimax"}
+    method = objective(standardise_logits=True, **changes)
+    images, labels, targets = batch()
+    _, parts = method(images, labels, targets)
+    logits, _ = method.student(images)
+
+    def standard(values: Tensor) -> Tensor:
+        return (values - values.mean(1, keepdim=True)) / (values.std(1, keepdim=True) + 1e-7)
+
+    soft = F.softmax(standard(targets.logits) / 2, dim=1)
+    expected = 4 * -(soft * F.log_softmax(standard(logits) / 2, dim=1)).sum(dim=1).mean()
+    assert parts["similarity"].item() == pytest.approx(expected.item(), rel=1e-5)
+    raw = discriminate(method.discriminators["logits"], logits, targets.logits)[0]
+    assert parts["discriminator"].item() == pytest.approx(raw.item(), rel=1e-5)
+
+
+SIZES = {"wide": {1: 24, 2: 40}, "narrow": {1: 4}}  # channels of two teachers' blocks
+
+
+def projected(**changes: Any) -> DistillationObjective:
+    torch.manual_seed(0)
+    student = with_blocks(build(SPEC, seed=1), SPEC, 3, "projected")
+    return DistillationObjective(student, distill_settings(**changes), 3, projected=SIZES)
+
+
+def test_projected_blocks_have_a_map_and_a_discriminator_for_each_teacher() -> None:
+    method = projected()
+    names = {"wide_block1", "wide_block2", "narrow_block1"}
+    assert set(method.projections) == set(method.norms) == names
+    assert set(method.discriminators) == {"logits", *names}
+    assert method.projections["wide_block2"].weight.shape == (40, 8)  # the student has 8 channels
+    own, theirs = method.parameter_groups()
+    grouped = [id(p) for group in (own, theirs) for p in group.parameters]
+    assert sorted(grouped) == sorted(id(p) for p in method.parameters())
+
+
+def test_a_projected_block_is_mapped_standardised_and_compared_with_its_teachers() -> None:
+    method = projected(adversarial="off", gamma={"logits": 0.0, "blocks": 1.0})
+    images, labels, targets = batch()
+    theirs = torch.randn(24, 4, generator=torch.Generator().manual_seed(3))
+    said = Targets(targets.logits, {1: (theirs, None)}, "narrow")
+    total, parts = method(images, labels, said)
+    _, blocks = method.student(images)
+    values = blocks[1] @ method.projections["narrow_block1"].weight.T
+    values = (values - values.mean(dim=0)) / (values.var(dim=0, correction=0) + 1e-5).sqrt()
+    expected = (values - theirs).square().mean()
+    assert parts["similarity"].item() == pytest.approx(expected.item(), rel=1e-4)
+    total.backward()
+    assert method.projections["narrow_block1"].weight.grad is not None
+    assert method.projections["wide_block1"].weight.grad is None
+
+
+def test_shares_of_mixed_labels_are_labels() -> None:
+    method = objective(adversarial="off", label_weight=1.0)
+    images, labels, targets = batch()
+    shares = 0.3 * F.one_hot(labels, 3) + 0.7 * F.one_hot(labels.roll(1), 3)
+    logits, _ = method.student(images)
+    expected = -(shares * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+    assert method(images, shares, targets)[1]["label"].item() == pytest.approx(
+        expected.item(), rel=1e-5
+    )

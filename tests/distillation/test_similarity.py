@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from meal.distillation.similarity import LOSSES
+from meal.distillation.similarity import LOSSES, standardise_logits
 
 STUDENT = torch.tensor([[1.0, -2.0, 0.5], [0.3, 0.1, -0.7]], dtype=torch.float64)
 TEACHER = torch.tensor([[0.2, 0.4, -1.0], [2.0, -1.0, 0.0]], dtype=torch.float64)
@@ -53,3 +53,14 @@ def test_temperature_keeps_the_size_of_the_gradient() -> None:
         assert student.grad is not None
         sizes.append(float(student.grad.norm()))
     assert sizes[0] == pytest.approx(sizes[1], rel=0.1)
+
+
+def test_standardised_logits_have_mean_zero_and_deviation_one_for_each_image() -> None:
+    standard = standardise_logits(TEACHER)
+    expected = [(value - -0.4 / 3) for value in (0.2, 0.4, -1.0)]
+    deviation = (sum(value**2 for value in expected) / 2) ** 0.5
+    assert standard[0].tolist() == pytest.approx(
+        [value / deviation for value in expected], rel=1e-6
+    )
+    # Scale and shift of the teacher are gone: what is left is the relation between classes.
+    assert torch.allclose(standardise_logits(3 * TEACHER + 5), standard, atol=1e-6)

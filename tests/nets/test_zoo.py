@@ -5,7 +5,8 @@ import torch
 
 from meal.evaluation.costs import cost_rows, count
 from meal.nets.blocks import assign_blocks, pool_deterministic
-from meal.nets.weights import NetworkSpec, build, load, save, with_blocks
+from meal.nets.spec import NetworkSpec
+from meal.nets.weights import build, load, save, with_blocks
 from meal.nets.zoo import ZOO
 
 # G multiply-adds and M parameters of the official implementation at 32x32, 10 classes.

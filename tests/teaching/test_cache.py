@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,20 @@ from meal.data.pipelines import PlainPipeline, ViewPipeline
 from meal.data.prepared import Prepared
 from meal.data.views import PaddedCrops
 from meal.metrics import log_softmax
-from meal.nets.weights import NetworkSpec, build, load, save, with_blocks
+from meal.nets.spec import NetworkSpec
+from meal.nets.weights import build, load, save, with_blocks
 from meal.teaching import build as build_module
 from meal.teaching.build import build_cache
 from meal.teaching.cache import AnswerCache
 from meal.teaching.ensemble import Ensemble, build_ensemble, mean_log_probabilities
-from meal.teaching.targets import TargetReader, Targets, ViewBatch
+from meal.teaching.targets import OnlineSpeaker, TargetReader, Targets, ViewBatch
 from meal.teaching.topk import compress, expand
 from meal.work import WorkFolder
 from tests.conftest import distill_settings
 
 CPU = torch.device("cpu")
 SPEC = NetworkSpec("tiny", 1.0, 1, 16, 3)
+LABELS = np.arange(24) % 3  # of the validation images, where weights are fitted
 VIEWS = {"seed": 0, "crop_padding": 1, "flip": False}
 
 
@@ -160,7 +163,7 @@ def test_a_damaged_cache_is_never_read(
 def ensemble(data: Prepared, tmp_path: Path) -> Ensemble:
     for name, seed in (("one", 1), ("two", 2), ("three", 3)):
         make_cache(data, tmp_path, name, seed, dtype="float32")
-    build_ensemble(["one", "two", "three"], tmp_path / "caches", tmp_path / "ensemble")
+    build_ensemble(["one", "two", "three"], tmp_path / "caches", tmp_path / "ensemble", LABELS)
     return Ensemble(tmp_path / "ensemble")
 
 
@@ -180,7 +183,7 @@ def test_the_mean_is_of_probabilities_and_of_standardised_blocks(ensemble: Ensem
 def test_the_mean_by_hand() -> None:
     one, two = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log() + 7
     expected = torch.tensor([[0.7, 0.3]])  # a shift of logits changes nothing
-    assert torch.allclose(mean_log_probabilities([one, two]).exp(), expected)
+    assert torch.allclose(mean_log_probabilities([one, two], [0.5, 0.5]).exp(), expected)
 
 
 def test_members_are_linked_not_copied(ensemble: Ensemble, tmp_path: Path) -> None:
@@ -189,7 +192,7 @@ def test_members_are_linked_not_copied(ensemble: Ensemble, tmp_path: Path) -> No
 
 
 def test_only_the_chosen_teachers_are_in(ensemble: Ensemble, tmp_path: Path) -> None:
-    build_ensemble(["three", "one"], tmp_path / "caches", tmp_path / "ensemble")
+    build_ensemble(["three", "one"], tmp_path / "caches", tmp_path / "ensemble", LABELS)
     assert Ensemble(tmp_path / "ensemble").teachers == ["three", "one"]
     assert not (tmp_path / "ensemble" / "two").exists()
 
@@ -198,7 +201,7 @@ def test_caches_of_other_views_do_not_mix(data: Prepared, tmp_path: Path) -> Non
     make_cache(data, tmp_path, "one", 1)
     make_cache(data, tmp_path, "two", 2, dtype="float32")
     with pytest.raises(ValueError, match="differ in dtype"):
-        build_ensemble(["one", "two"], tmp_path / "caches", tmp_path / "ensemble")
+        build_ensemble(["one", "two"], tmp_path / "caches", tmp_path / "ensemble", LABELS)
     assert not (tmp_path / "ensemble").exists()
 
 
@@ -316,8 +319,8 @@ def test_ten_of_a_thousand_classes_take_under_fifty_bytes_a_view() -> None:
         {"name": "one", "views": VIEWS, "view_count": 1, "cache": {"top_k": 10, "blocks": 0}}
     )
     spec = NetworkSpec("tiny", 1.0, 1, 16, 1000)
-    blocks = with_blocks(build(spec), spec, config.cache.blocks).block_levels
-    layout = build_module._layout(config, (1, 1), classes=1000, blocks=list(blocks))
+    blocks = with_blocks(build(spec), spec, config.cache.blocks).block_sizes
+    layout = build_module._layout(config, (1, 1), classes=1000, sizes=blocks)
     assert sum(dtype.itemsize * np.prod(shape) for dtype, shape in layout.values()) == 40
 
 
@@ -340,10 +343,12 @@ def test_top_k_must_leave_a_class_out(data: Prepared, tmp_path: Path) -> None:
 def test_the_mean_of_top_k_caches(data: Prepared, tmp_path: Path) -> None:
     for name, seed in (("one", 1), ("two", 2)):
         make_cache(data, tmp_path, name, seed, dtype="float32", top_k=2)
-    build_ensemble(["one", "two"], tmp_path / "caches", tmp_path / "ensemble")
+    build_ensemble(["one", "two"], tmp_path / "caches", tmp_path / "ensemble", LABELS)
     ensemble = Ensemble(tmp_path / "ensemble")
     rows = np.arange(96)
-    expected = mean_log_probabilities([c.logits(0, rows) for c in ensemble.members.values()])
+    expected = mean_log_probabilities(
+        [c.logits(0, rows) for c in ensemble.members.values()], [0.5, 0.5]
+    )
     assert torch.allclose(ensemble.mean.logits(0, rows), expected, atol=1e-5)
 
 
@@ -365,7 +370,59 @@ def test_the_mean_does_not_depend_on_how_many_images_are_averaged_at_once(
     ensemble: Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("meal.teaching.ensemble._ROWS", 17)
-    build_ensemble(["one", "two", "three"], tmp_path / "caches", tmp_path / "again")
+    build_ensemble(["one", "two", "three"], tmp_path / "caches", tmp_path / "again", LABELS)
     for name in ("logits.npy", "block1.npy"):
         again = (tmp_path / "again" / "mean" / name).read_bytes()
         assert again == (tmp_path / "ensemble" / "mean" / name).read_bytes()
+
+
+def test_fitted_weights_are_followed_by_the_mean_and_by_the_choice(
+    data: Prepared, tmp_path: Path
+) -> None:
+    for name, seed in (("one", 1), ("two", 2), ("three", 3)):
+        make_cache(data, tmp_path, name, seed, dtype="float32")
+    build_ensemble(
+        ["one", "two", "three"], tmp_path / "caches", tmp_path / "ensemble", LABELS, "fitted"
+    )
+    ensemble = Ensemble(tmp_path / "ensemble")
+    weights = ensemble.card["weights"]["fitted"]
+    assert ensemble.weights == weights != [1 / 3] * 3
+    rows = np.arange(96)
+    members = [cache.logits(1, rows).softmax(dim=1) for cache in ensemble.members.values()]
+    mean = sum(w * member for w, member in zip(weights, members, strict=True))
+    assert torch.allclose(ensemble.mean.logits(1, rows).exp(), mean, atol=1e-6)
+    together, plain = ensemble.log_probabilities("test")
+    for kind, shares in (("ensemble", [1 / 3] * 3), ("ensemble_fitted", weights)):
+        mixed = sum(w * np.exp(p) for w, p in zip(shares, plain.values(), strict=True))
+        assert np.allclose(np.exp(together[kind]), mixed, atol=1e-12)
+    reader = TargetReader(ensemble, distill_settings(), 0, CPU)
+    batch = ViewBatch(torch.arange(4), 0, 0, torch.zeros(4, 1, 16, 16))
+    said = [reader.targets(replace(batch, step=step)).speaker for step in range(3000)]
+    shares = [said.count(name) / 3000 for name in ensemble.teachers]
+    assert shares == pytest.approx(weights, abs=0.03)
+
+
+def test_projected_caches_keep_a_value_for_each_channel_and_have_no_mean_block(
+    data: Prepared, tmp_path: Path
+) -> None:
+    for name, seed in (("one", 1), ("two", 2)):
+        made = make_cache(data, tmp_path, name, seed, align="projected")
+    assert made.array("block2").shape == (3, 96, 8)
+    assert len(made.moments(2)[0]) == 8
+    build_ensemble(["one", "two"], tmp_path / "caches", tmp_path / "ensemble", LABELS)
+    ensemble = Ensemble(tmp_path / "ensemble")
+    assert ensemble.block_sizes() == {name: {1: 8, 2: 8, 3: 8} for name in ("one", "two")}
+    assert ensemble.mean.blocks == [] and ensemble.mean.array("logits").shape == (3, 96, 3)
+
+
+def test_online_teachers_are_never_changed(data: Prepared, tmp_path: Path) -> None:
+    make_cache(data, tmp_path, "one", 1, enabled=False)
+    build_ensemble(["one"], tmp_path / "caches", tmp_path / "ensemble", LABELS)
+    ensemble = Ensemble(tmp_path / "ensemble")
+    speaker = OnlineSpeaker(ensemble.members["one"], distill_settings(), CPU)
+    before = {name: value.clone() for name, value in speaker._network.state_dict().items()}
+    assert any(name.endswith("running_mean") for name in before)
+    for step in range(3):
+        speaker.answers(ViewBatch(torch.arange(8), 0, step, torch.randn(8, 1, 16, 16) + 3))
+    after = speaker._network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)

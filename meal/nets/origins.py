@@ -1,0 +1,220 @@
+"""Where an architecture comes from: our zoo, timm, torchvision, or a function of the user's own.
+
+Libraries are imported when one of their networks is asked for: `configure` needs the names alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from meal.config.schema import Network
+from meal.nets.spec import NetworkSpec
+from meal.nets.zoo import ZOO
+
+if TYPE_CHECKING:
+    from torch import nn
+
+TIMM, TORCHVISION = "timm/", "torchvision/"
+FORMS = "a name of the zoo, timm/NAME, torchvision/NAME, or package.module:factory"
+
+# Size, channels, mean and deviation that a network wants; None: as the training split has them.
+Wanted = tuple[int, int, Sequence[float] | None, Sequence[float] | None]
+
+
+def check(network: Network) -> None:
+    """Check that an architecture exists and takes what is asked of it.
+
+    Raises:
+        ValueError: a line that begins with the key below the network's own.
+    """
+    arch = network.arch
+    known: list[str] | None = None
+    if arch.startswith(TIMM):
+        import timm
+
+        known = [] if timm.is_model(arch.removeprefix(TIMM)) else timm.list_models()
+    elif arch.startswith(TORCHVISION):
+        from torchvision.models import list_models
+
+        names = list_models(module=importlib.import_module("torchvision.models"))
+        known = [] if arch.removeprefix(TORCHVISION) in names else names
+    elif ":" in arch:
+        source_file(arch)
+    elif arch not in ZOO:
+        raise ValueError(f"arch={arch!r}: unknown; allowed: {', '.join(sorted(ZOO))}, or {FORMS}")
+    if known:
+        import difflib
+
+        close = difflib.get_close_matches(arch.partition("/")[2], known, n=3, cutoff=0)
+        raise ValueError(f"arch={arch!r}: unknown; nearest: {', '.join(close)}")
+    if network.width != 1 and not (arch in ZOO and ZOO[arch].scales):
+        scaling = ", ".join(name for name, entry in ZOO.items() if entry.scales)
+        raise ValueError(
+            f"width={network.width:g}: {arch} has width 1 alone; "
+            f"architectures with others: {scaling}"
+        )
+    if network.weights == "pretrained" and not arch.startswith((TIMM, TORCHVISION)):
+        raise ValueError(
+            f"weights='pretrained': {arch} has none; allowed: a file or a url with its sha256, "
+            "or null; timm/NAME and torchvision/NAME have pretrained weights"
+        )
+    if network.options and arch in ZOO:
+        raise ValueError(f"options={network.options}: networks of the zoo take none")
+
+
+def source_file(arch: str) -> Path:
+    """The file of `package.module:factory`; ValueError if there is no such module."""
+    module = arch.partition(":")[0]
+    try:
+        found = importlib.util.find_spec(module)
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"arch={arch!r}: {error}; allowed: {FORMS}") from None
+    if found is None or not found.origin:
+        raise ValueError(f"arch={arch!r}: no module {module!r} is here; allowed: {FORMS}")
+    return Path(found.origin)
+
+
+def source_digest(arch: str) -> str | None:
+    """A digest of the code of a network of the user's own: of all modules in its file's folder.
+
+    Part of the slices, so that a change to that code retrains the networks that use it.
+    """
+    if ":" not in arch or arch.startswith((TIMM, TORCHVISION)):
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(source_file(arch).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def wanted_input(network: Network, channels: int, image_size: int) -> Wanted:
+    """What a network wants to see, for images of `channels` and `image_size`."""
+    size, wanted, mean, deviation = image_size, channels, None, None
+    if network.weights == "pretrained":
+        size, mean, deviation = _pretrained_input(network.arch)
+        wanted = len(mean)
+    elif network.arch.startswith(TORCHVISION):
+        wanted = 3
+    if network.input is not None:
+        size = network.input.size or size
+        if network.input.mean is not None:
+            mean, deviation = network.input.mean, network.input.deviation
+            wanted = len(mean)
+    return size, wanted, mean, deviation
+
+
+def build(spec: NetworkSpec) -> nn.Module:
+    """Build a network with random weights.
+
+    Raises:
+        ValueError: if a network of the user's own is not what was asked for.
+    """
+    channels, size, _ = spec.inner_shape
+    if spec.arch in ZOO:
+        return ZOO[spec.arch].build(channels, spec.classes, spec.width, size)
+    try:
+        network = _build_foreign(spec, channels, size)
+    except (TypeError, AttributeError, ImportError) as error:
+        raise ValueError(
+            f"{spec.arch} cannot be built with options {dict(spec.options)}: {error}"
+        ) from None
+    return _checked(network, spec, (channels, size))
+
+
+def taps(spec: NetworkSpec) -> tuple[str, ...]:
+    """The sub-modules that yield feature maps; empty where they are found by running."""
+    return spec.blocks or (ZOO[spec.arch].taps if spec.arch in ZOO else ())
+
+
+def pretrained_state(spec: NetworkSpec) -> dict[str, Any]:
+    """The weights that timm or torchvision publish for an architecture.
+
+    Raises:
+        ValueError: if they cannot be had, or are for another number of classes.
+    """
+    name = spec.arch.partition("/")[2]
+    try:
+        if spec.arch.startswith(TIMM):
+            import timm
+
+            network = timm.create_model(name, pretrained=True, **spec.options)
+        else:
+            from torchvision.models import get_model
+
+            network = get_model(name, weights="DEFAULT", **spec.options)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{spec.arch}: its pretrained weights cannot be had ({reason}); without a network, "
+            "give a file and its sha256 as weights"
+        ) from None
+    return dict(network.state_dict())
+
+
+def _build_foreign(spec: NetworkSpec, channels: int, size: int) -> nn.Module:
+    if spec.arch.startswith(TIMM):
+        import timm
+
+        name = spec.arch.removeprefix(TIMM)
+        arguments = {"num_classes": spec.classes, "in_chans": channels, **spec.options}
+        card = timm.get_pretrained_cfg(name)
+        if card is not None and card.fixed_input_size:
+            arguments.setdefault("img_size", size)
+        network: nn.Module = timm.create_model(name, pretrained=False, **arguments)
+        return network
+    if spec.arch.startswith(TORCHVISION):
+        from torchvision.models import get_model
+
+        name = spec.arch.removeprefix(TORCHVISION)
+        built: nn.Module = get_model(name, weights=None, num_classes=spec.classes, **spec.options)
+        return built
+    module, _, factory = spec.arch.partition(":")
+    make = getattr(importlib.import_module(module), factory)
+    own: nn.Module = make(channels=channels, classes=spec.classes, image_size=size, **spec.options)
+    return own
+
+
+def _checked(network: Any, spec: NetworkSpec, seen: tuple[int, int]) -> nn.Module:
+    """A network that answers `(N, classes)`; ValueError if it does not."""
+    import torch
+    from torch import nn
+
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"{spec.arch} gives {type(network).__name__}, not a torch.nn.Module")
+    channels, size = seen
+    try:
+        with torch.no_grad():
+            answer = network.eval()(torch.zeros(2, channels, size, size))
+        shape = tuple(getattr(answer, "shape", ()))
+    except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{spec.arch} does not take images of {size}x{size} pixels, {channels} channel(s): "
+            f"{reason}"
+        ) from None
+    if shape != (2, spec.classes):
+        raise ValueError(
+            f"{spec.arch} answers two images with shape {shape}; expected (2, {spec.classes})"
+        )
+    return network.train()
+
+
+def _pretrained_input(arch: str) -> tuple[int, Sequence[float], Sequence[float]]:
+    """Size, mean and deviation that belong to published weights."""
+    name = arch.partition("/")[2]
+    if arch.startswith(TIMM):
+        import timm
+
+        card = timm.get_pretrained_cfg(name)
+        if card is None or not card.has_weights:
+            raise ValueError(f"{arch} has no pretrained weights; name a tag that has")
+        return int(card.input_size[-1]), card.mean, card.std
+    from torchvision.models import get_model_weights
+
+    transforms: Any = get_model_weights(name).DEFAULT.transforms()
+    return int(transforms.crop_size[0]), transforms.mean, transforms.std

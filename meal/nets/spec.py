@@ -1,0 +1,109 @@
+"""All that decides a network's structure: written beside its weights, enough to rebuild it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from meal.config.schema import Network
+    from meal.data.prepared import Prepared
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a network wants to see, where that is not what the prepared data give.
+
+    Attributes:
+        size: pixels a side.
+        channels: 3 where grey images are repeated for a network of colours.
+        mean, deviation: what its pixels, from 0 to 1, are normalised with, by channel.
+        data_mean, data_deviation: what the pipeline has normalised them with.
+    """
+
+    size: int
+    channels: int
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    data_mean: tuple[float, ...]
+    data_deviation: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A network's structure.
+
+    Attributes:
+        arch: a name of the zoo, `timm/NAME`, `torchvision/NAME`, or `package.module:factory`.
+        width: factor on the numbers of channels, for the zoo.
+        channels, image_size, classes: of the images that it is given, and of its answers.
+        options: keyword arguments for the builder, beyond the zoo.
+        blocks: sub-modules whose outputs are feature maps; empty where they are found.
+        inputs: what the network sees instead of the images as they are.
+    """
+
+    arch: str
+    width: float
+    channels: int
+    image_size: int
+    classes: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    blocks: tuple[str, ...] = ()
+    inputs: InputSpec | None = None
+
+    @classmethod
+    def of(cls, network: Network, data: Prepared) -> NetworkSpec:
+        """The specification of a configured network for prepared data."""
+        from meal.nets.origins import wanted_input
+
+        channels, image_size, _ = data.shape
+        inputs = None
+        size, wanted, mean, deviation = wanted_input(network, channels, image_size)
+        known = data.manifest["mean"], data.manifest["deviation"]
+        if (size, wanted) != (image_size, channels) or mean is not None:
+            inputs = InputSpec(
+                size=size,
+                channels=wanted,
+                mean=tuple(mean or known[0]),
+                deviation=tuple(deviation or known[1]),
+                data_mean=tuple(known[0]),
+                data_deviation=tuple(known[1]),
+            )
+        return cls(
+            arch=network.arch,
+            width=network.width,
+            channels=channels,
+            image_size=image_size,
+            classes=data.classes,
+            options=dict(network.options),
+            blocks=tuple(network.blocks),
+            inputs=inputs,
+        )
+
+    @classmethod
+    def read(cls, card: Mapping[str, Any]) -> NetworkSpec:
+        """The specification that `asdict` gave, back from JSON."""
+        inputs = card["inputs"] and {name: _tuple(value) for name, value in card["inputs"].items()}
+        return cls(
+            **{name: card[name] for name in ("arch", "width", "channels", "image_size", "classes")},
+            options=card["options"],
+            blocks=tuple(card["blocks"]),
+            inputs=InputSpec(**inputs) if inputs else None,
+        )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images that it is given."""
+        return self.channels, self.image_size, self.image_size
+
+    @property
+    def inner_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of what the network itself sees."""
+        if self.inputs is None:
+            return self.shape
+        return self.inputs.channels, self.inputs.size, self.inputs.size
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
