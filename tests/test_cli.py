@@ -29,6 +29,7 @@ def test_results_before_a_run_say_what_to_run(
 
 # Every command that the README shows, and what runs it: a new one needs a test and a line here.
 PIPELINE = "tests/stages/test_pipeline.py"
+SWEEPS = "tests/stages/test_experiments.py"
 COVERED = {
     "make repro": ".ci/run",
     "make test": ".ci/run",
@@ -43,6 +44,10 @@ COVERED = {
     "dvc metrics diff": PIPELINE,
     "dvc params diff": PIPELINE,
     "dvc plots show": PIPELINE,
+    "cp artifacts/baseline/weights.safetensors start.safetensors": PIPELINE,
+    "sha256sum start.safetensors": PIPELINE,
+    "python -m meal sweep -S distill.adversarial=off,minimax -S distill.seed=0,1,2 -j 2": SWEEPS,
+    "python -m meal table --reference distill.adversarial=off": SWEEPS,
 }
 
 

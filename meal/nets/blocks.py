@@ -163,11 +163,13 @@ class BlockNetwork(nn.Module):
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Logits, and the feature maps of `indices`, or all of them."""
         network: Any = self.network
+        if indices == []:
+            return network(images), {}
         if self._hooked:
             logits = network(images)
             wanted = sorted(self._captured) if indices is None else indices
             maps = {index: as_map(self._captured[index]) for index in wanted}
-            self._captured.clear()
+            self._captured.clear()  # or the maps of a step would live until the next
             return logits, maps
         if isinstance(network, Adapted):
             images, network = network.adapter(images), network.inner

@@ -51,6 +51,15 @@ def test_blocks_are_found_in_any_network(made: NetworkSpec, levels: dict[int, in
     assert torch.allclose(blocks(images)[0], blocks.network(images), atol=1e-6)
 
 
+@pytest.mark.parametrize("arch", ["resnet18", "timm/resnet18", "networks.example:small_convnet"])
+def test_a_network_may_be_asked_for_no_blocks(arch: str) -> None:
+    made = spec(arch)
+    blocks = with_blocks(build(made), made, 0).eval()
+    images = torch.randn(2, *made.shape)
+    logits, values = blocks(images)
+    assert values == {} and torch.equal(logits, blocks.network(images))
+
+
 def test_projected_blocks_have_a_value_for_each_channel() -> None:
     made = spec("networks.example:small_convnet")
     blocks = with_blocks(build(made), made, 3, "projected").eval()

@@ -5,6 +5,7 @@ import torch
 
 from meal.evaluation.costs import cost_rows, count
 from meal.nets.blocks import assign_blocks, pool_deterministic
+from meal.nets.shake_shake import mix
 from meal.nets.spec import NetworkSpec
 from meal.nets.weights import build, load, save, with_blocks
 from meal.nets.zoo import ZOO
@@ -38,7 +39,30 @@ def test_the_tiny_network_costs_what_a_hand_counts() -> None:
     assert cost_rows(cost, {"a": cost, "b": cost})["ensemble_macs"] == 2 * cost.macs
 
 
-@pytest.mark.parametrize("arch", OFFICIAL)
+@pytest.mark.parametrize(("arch", "parameters"), [("2x32d", 2.9), ("2x96d", 26.2)])
+def test_shake_shake_has_the_published_parameters(arch: str, parameters: float) -> None:
+    cost = count(NetworkSpec(f"shake_shake26_{arch}", 1.0, 3, 32, 10))
+    assert cost.parameters / 1e6 == pytest.approx(parameters, rel=0.02)
+
+
+def test_branches_are_shaken_forward_and_backward_by_image() -> None:
+    first = torch.full((6, 2, 3, 3), 1.0, requires_grad=True)
+    second = torch.full((6, 2, 3, 3), 3.0, requires_grad=True)
+    assert torch.equal(mix(first, second, training=False), torch.full((6, 2, 3, 3), 2.0))
+    torch.manual_seed(0)
+    mixed = mix(first, second, training=True)
+    mixed.sum().backward()
+    assert first.grad is not None and second.grad is not None
+    forward = (3 - mixed.detach()) / 2  # the share of the first branch
+    for shares in (forward, first.grad):
+        assert torch.equal(shares, shares[:, :1, :1, :1].expand_as(shares))  # one an image
+        assert len(shares[:, 0, 0, 0].unique()) == 6
+        assert float(shares.min()) >= 0 and float(shares.max()) <= 1
+    assert not torch.allclose(forward, first.grad)
+    assert torch.allclose(first.grad + second.grad, torch.ones_like(mixed))
+
+
+@pytest.mark.parametrize("arch", [*OFFICIAL, "shake_shake26_2x32d"])
 @pytest.mark.parametrize(("size", "channels"), [(16, 1), (28, 1), (32, 3), (64, 3)])
 def test_every_size_gives_logits_and_three_blocks(arch: str, size: int, channels: int) -> None:
     spec = NetworkSpec(arch, 1.0, channels, size, 7)

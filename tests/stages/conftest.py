@@ -57,7 +57,7 @@ class Project:
 
 def make_project(folder: Path) -> Project:
     folder.mkdir()
-    for name in ("meal", "stages"):
+    for name in ("meal", "stages", "networks"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     for name in ("dvc.yaml", ".dvcignore", ".gitignore"):

@@ -50,10 +50,11 @@ def test_every_stage_says_what_it_does(clean: Project) -> None:
 
 def test_the_metrics_have_the_rows_that_a_review_reads(clean: Project) -> None:
     metrics = json.loads(clean.read("reports/metrics.json"))
-    for model in ("student", "baseline", "ensemble"):
+    for model in ("student", "baseline", "ensemble", "ensemble_fitted"):
         assert {"top1_error", "nll", "ece"} <= set(metrics[model])
     assert set(metrics["teachers"]) == {"vgg", "resnet", "preact"}
-    assert {"over_baseline", "over_best_teacher", "over_ensemble"} == set(metrics["gain"])
+    rivals = {"baseline", "best_teacher", "ensemble", "ensemble_fitted"}
+    assert {f"over_{rival}" for rival in rivals} == set(metrics["gain"])
     assert 0 <= metrics["agreement"]["student_ensemble"] <= 100
     assert metrics["cost"]["ensemble_macs"] > metrics["cost"]["student_macs"] > 0
     validation = json.loads(clean.read("reports/validation.json"))
@@ -157,16 +158,36 @@ def test_a_fresh_clone_tells_that_the_lock_fits(clean: Project) -> None:
     assert "distill" in unfit.stdout + unfit.stderr
 
 
-def variants() -> list[list[str]]:
-    """The flags of the README's table of variants."""
-    rows = re.findall(r"^\| .* \| `(-S .*)` \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
-    return [shlex.split(row) for row in rows]
+def recipes() -> dict[str, list[str]]:
+    """The flags of the README's table of recipes."""
+    row = re.compile(r"^\| `(.*)` \| .* \| `(-S .*)` \|$", re.MULTILINE)
+    return {
+        name: shlex.split(flags) for name, flags in row.findall((ROOT / "README.md").read_text())
+    }
+
+
+CACHES = [f"cache@{name}" for name in ("preact", "resnet", "vgg")]
+STAGES_OF_RECIPES = {
+    "meal": ["configure", "distill"],
+    "meal-single": ["configure", "ensemble", "distill"],
+    "meal-official": ["configure", "distill"],
+    "meal-v2": ["configure", "distill"],
+    "kd": ["configure", "distill"],
+    "fkd": ["configure", *CACHES, "ensemble", "distill"],
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flags", variants(), ids=" ".join)
-def test_the_variants_of_the_readme_run(flags: list[str], clean: Project) -> None:
-    assert clean.stages_run("dvc", "exp", "run", "distill", *flags) == ["configure", "distill"]
+@pytest.mark.parametrize("name", STAGES_OF_RECIPES)
+def test_the_recipes_of_the_readme_run(name: str, clean: Project) -> None:
+    assert set(recipes()) == set(STAGES_OF_RECIPES)
+    clean.run("cp", "artifacts/baseline/weights.safetensors", "start.safetensors")
+    digest = clean.run("sha256sum", "start.safetensors").stdout.split()[0]
+    flags = [flag.replace("DIGEST", digest) for flag in recipes()[name]]
+    run = clean.stages_run("dvc", "exp", "run", "distill", *flags)
+    assert sorted(run) == sorted(STAGES_OF_RECIPES[name])
+    scores = json.loads(clean.read("reports/validation.json"))
+    assert set(scores) >= {"student", "ensemble", "ensemble_fitted", "teachers", "gain"}
 
 
 @pytest.mark.slow

@@ -1,0 +1,71 @@
+"""Networks of any origin through the pipeline: loaded teachers, and code of the user's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from meal.files import sha256
+from tests.stages.conftest import Project
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def clean(project: Project) -> Iterator[Project]:
+    project.run("git", "checkout", "-q", "-f", "main")
+    project.run("git", "clean", "-fdq")
+    project.run("dvc", "checkout", "-q", "-f")
+    yield project
+
+
+def change(project: Project, networks: dict[str, Any], **keys: Any) -> None:
+    path = project.folder / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params["networks"].update(networks)
+    path.write_text(yaml.safe_dump({**params, **keys}, sort_keys=False))
+
+
+def test_a_teacher_with_weights_is_loaded_not_trained(clean: Project, tmp_path: Path) -> None:
+    saved = clean.folder / "artifacts" / "teachers" / "resnet" / "weights.safetensors"
+    file = tmp_path / "resnet.safetensors"
+    file.write_bytes(saved.read_bytes())
+    known = {"arch": "resnet18", "width": 0.07, "weights": {"file": str(file)}}
+    known["weights"]["sha256"] = sha256(saved)  # type: ignore[index]
+    change(clean, {"known": known}, teachers=["vgg", "known"])
+    run = clean.stages_run("dvc", "repro")
+    assert sorted(run) == sorted(
+        ["configure", "teacher@known", "cache@known", "ensemble", "distill", "evaluate"]
+    )
+    rows = clean.read("reports/training/teachers/known.csv").splitlines()
+    assert rows[0].startswith("epoch,validation_top1_error") and rows[1].startswith("0,")
+    assert len(rows) == 2
+    loaded = json.loads(clean.read("reports/metrics.json"))["teachers"]["known"]
+    clean.run("git", "checkout", "-q", "-f", "main")
+    trained = json.loads(clean.read("reports/metrics.json"))["teachers"]["resnet"]
+    assert loaded == trained
+
+
+def test_a_missing_file_of_weights_stops_before_anything_is_lost(clean: Project) -> None:
+    weights = {"file": "nowhere.pt", "sha256": "0" * 64}
+    change(clean, {"known": {"arch": "resnet18", "weights": weights}}, teachers=["vgg", "known"])
+    result = clean.run("dvc", "repro", check=False)
+    assert result.returncode != 0
+    message = "networks.known.weights.file='nowhere.pt': no such file is here"
+    assert f"error: params.yaml: {message}" in result.stderr + result.stdout
+    assert (clean.folder / "artifacts/student/weights.safetensors").exists()
+
+
+def test_a_change_to_ones_own_code_retrains_what_uses_it(clean: Project) -> None:
+    mine = {"arch": "networks.example:small_convnet", "options": {"planes": 4}}
+    change(clean, {"mine": mine}, student="mine", teachers=["vgg", "mine"])
+    own = ["configure", "teacher@mine", "cache@mine", "ensemble", "baseline", "distill", "evaluate"]
+    assert sorted(clean.stages_run("dvc", "repro")) == sorted(own)
+    path = clean.folder / "networks" / "example.py"
+    path.write_text(path.read_text().replace("nn.ReLU()", "nn.GELU()"))
+    assert sorted(clean.stages_run("dvc", "repro")) == sorted(own)
