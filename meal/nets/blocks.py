@@ -164,7 +164,9 @@ class BlockNetwork(nn.Module):
         """Logits, and the feature maps of `indices`, or all of them."""
         network: Any = self.network
         if indices == []:
-            return network(images), {}
+            logits = network(images)
+            self._captured.clear()
+            return logits, {}
         if self._hooked:
             logits = network(images)
             wanted = sorted(self._captured) if indices is None else indices
