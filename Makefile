@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3
 
-.PHONY: env repro test test-slow lint lock-check bench
+.PHONY: env repro test test-slow lint lock-check bench soak
 
 env: .venv/.installed
 
@@ -35,3 +35,8 @@ lock-check: env
 # Ratios, both sides interleaved in one process; writes reports/benchmarks. About half an hour.
 bench: env
 	python -m tests.benchmarks
+
+# Stages killed at N moments and run again; prints killed, resumed, differing.
+N ?= 100
+soak: env
+	python -m tests.stages.kills $(N)

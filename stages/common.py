@@ -8,6 +8,7 @@ from pathlib import Path
 
 from meal.config.loading import load_params
 from meal.config.schema import Runtime
+from meal.interruption import Interrupted
 
 PARAMS = Path("params.yaml")
 CONFIG = Path("artifacts/config")
@@ -43,6 +44,9 @@ def run_stage(main: Callable[[], None]) -> None:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.status)
     except KeyboardInterrupt:
         print("interrupted; `dvc repro` goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)

@@ -12,6 +12,7 @@ from meal.metrics import log_softmax, score
 from meal.nets import weights
 from meal.nets.inference import split_logits
 from meal.teaching.ensemble import Ensemble
+from meal.training.checkpoint import Checkpoints
 from meal.work import WorkFolder
 from stages.common import (
     CHECKPOINTS,
@@ -36,7 +37,8 @@ def main() -> None:
         "ensemble": ensemble.card["fingerprint"],
     }
     work = WorkFolder(CHECKPOINTS, "distill", identity)
-    spec, state, history = distil(config, data, ensemble, device, work)
+    checkpoints = Checkpoints(work, runtime().checkpoint_minutes)
+    spec, state, history = distil(config, data, ensemble, device, checkpoints)
     weights.save(STUDENT, spec, state)
     write_csv(TRAINING / "student.csv", history)
     network = weights.load(STUDENT)[1].to(device)

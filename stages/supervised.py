@@ -13,6 +13,7 @@ from meal.data.prepared import Prepared, open_prepared
 from meal.device import select_device
 from meal.files import user_folder, write_csv
 from meal.nets import weights
+from meal.training.checkpoint import Checkpoints
 from meal.training.loaded import load_teacher
 from meal.training.supervised import train_supervised
 from meal.work import WorkFolder
@@ -34,7 +35,8 @@ def train_on_labels(
     if config.training is None:
         spec, state, history = load_teacher(config, data, device, user_folder() / "weights")
     else:
-        spec, state, history = train_supervised(stage, purpose, config, data, device, work)
+        checkpoints = Checkpoints(work, runtime().checkpoint_minutes)
+        spec, state, history = train_supervised(stage, purpose, config, data, device, checkpoints)
     weights.save(folder, spec, state)
     write_csv(curve, history)
     work.remove()

@@ -308,6 +308,7 @@ class Runtime(Section):
 
     device: Annotated[str, AfterValidator(_device)] = "auto"
     deterministic: bool = True
+    checkpoint_minutes: Positive = 10.0
 
 
 class Params(Section):

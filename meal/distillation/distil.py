@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -23,11 +24,14 @@ from meal.teaching.targets import TargetReader, Targets, ViewBatch
 from meal.training.checkpoint import Checkpoints
 from meal.training.engine import History, Run, train
 from meal.training.validation import validator
-from meal.work import WorkFolder
 
 
 def distil(
-    config: DistillSlice, data: Prepared, ensemble: Ensemble, device: torch.device, work: WorkFolder
+    config: DistillSlice,
+    data: Prepared,
+    ensemble: Ensemble,
+    device: torch.device,
+    checkpoints: Checkpoints,
 ) -> tuple[NetworkSpec, dict[str, Tensor], History]:
     """Train the student on the teachers' answers; epoch `e` sees view `e mod view_count`.
 
@@ -63,10 +67,10 @@ def distil(
     shuffle = derive_seed(seed, Purpose.SHUFFLE)
     reader = TargetReader(ensemble, settings, seed, device)
 
-    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor, Targets]]:
+    def batches(epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor, Targets]]:
         view = epoch % config.view_count
         order = epoch_batches(len(pipeline), settings.batch_size, shuffle, epoch)
-        for step, rows in enumerate(order, start=epoch * steps):
+        for step, rows in enumerate(islice(order, first, None), start=epoch * steps + first):
             images = rows.to(device, non_blocking=True)
             pixels, answers = pipeline.view(images, view), labels[images]
             if settings.mixup:
@@ -84,7 +88,7 @@ def distil(
             steps_per_epoch=steps,
             batches=batches,
             validate=validator(data, device),
-            checkpoints=Checkpoints(work),
+            checkpoints=checkpoints,
         )
     )
     return spec, state, history

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,19 @@ KEPT = 2  # should the newest be damaged, the one before is used
 class Checkpoints:
     """The checkpoints of one training run."""
 
-    def __init__(self, work: WorkFolder) -> None:
+    def __init__(self, work: WorkFolder, minutes: float = math.inf) -> None:
+        """Keep checkpoints in `work`; `minutes` after the last one, another is due."""
         self._folder = work.path
+        self._seconds = 60 * minutes
+        self._saved_at = time.monotonic()
 
-    def save(self, epoch: int, state: dict[str, Any]) -> None:
-        """Write the state after `epoch` epochs; older ones than the last two go."""
-        path = self._folder / f"{epoch:06d}.pt"
+    def due(self) -> bool:
+        """Whether so much time has passed that losing it would hurt."""
+        return time.monotonic() - self._saved_at >= self._seconds
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write the state after `step` steps; older ones than the last two go."""
+        path = self._folder / f"{step:09d}.pt"
         with atomic_path(path) as temporary:
             torch.save(state, temporary)
             digest = sha256(temporary)
@@ -30,6 +39,7 @@ class Checkpoints:
         for old in self._saved()[:-KEPT]:
             old.unlink(missing_ok=True)
             old.with_suffix(".sha256").unlink(missing_ok=True)
+        self._saved_at = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
         """The newest whole state, or None. A damaged one is set aside with a warning."""

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from meal.config.schema import Optimisation, Training
 from meal.data.batches import Purpose, derive_seed
+from meal.interruption import Interrupted, Interruption
 from meal.progress import Progress
 from meal.training.checkpoint import Checkpoints
 from meal.training.schedule import factor
@@ -58,7 +59,8 @@ class Run:
         settings: epochs, batch size, learning rate, precision.
         seed: decides what layers draw at random.
         steps_per_epoch: how many steps `batches` yields.
-        batches: from an epoch, counted from 0, to the inputs of its steps.
+        batches: from an epoch and a step in it, counted from 0, to the inputs of the steps from
+            there on.
         validate: from the network in eval mode to its measures; `top1_error` and `nll` choose the
             best epoch.
         checkpoints: where the run's state is kept.
@@ -70,7 +72,7 @@ class Run:
     settings: Training
     seed: int
     steps_per_epoch: int
-    batches: Callable[[int], Iterator[tuple[Any, ...]]]
+    batches: Callable[[int, int], Iterator[tuple[Any, ...]]]
     validate: Callable[[nn.Module], dict[str, float]]
     checkpoints: Checkpoints
     ema: float = 0.0
@@ -85,49 +87,9 @@ def train(run: Run) -> tuple[dict[str, Tensor], History]:
 
     Raises:
         ValueError: if the loss is not finite; the last checkpoint is kept.
+        Interrupted: if the process was asked to end; the step before is saved.
     """
-    objective, settings = run.objective, run.settings
-    optimizer = make_optimizer(objective)
-    average: AveragedModel | None = None
-    if run.ema:
-        average = AveragedModel(
-            objective.network, multi_avg_fn=get_ema_multi_avg_fn(run.ema), use_buffers=True
-        )
-    network = objective.network if average is None else average.module
-    state = run.checkpoints.load() or {"epoch": 0, "history": [], "best": None}
-    if state["epoch"]:
-        objective.load_state_dict(state["objective"])
-        optimizer.load_state_dict(state["optimizer"])
-        if average is not None:
-            average.load_state_dict(state["average"])
-        print(f"{run.title}: resumed after epoch {state['epoch']} of {settings.epochs}", flush=True)
-    history: History = state["history"]
-    best: dict[str, Tensor] | None = state["best"]
-    total = settings.epochs * run.steps_per_epoch
-    done = state["epoch"] * run.steps_per_epoch
-    with Progress(run.title, total, "steps", done) as progress:
-        for epoch in range(state["epoch"], settings.epochs):
-            losses = _train_epoch(run, optimizer, average, epoch, progress)
-            network.eval()
-            row = {"epoch": epoch + 1, **losses}
-            row |= {f"validation_{k}": v for k, v in run.validate(network).items()}
-            if best is None or _rank(row) < min(_rank(earlier) for earlier in history):
-                best = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
-            history.append(row)
-            progress.show({k: v for k, v in row.items() if k != "epoch"})
-            run.checkpoints.save(
-                epoch + 1,
-                {
-                    "epoch": epoch + 1,
-                    "history": history,
-                    "best": best,
-                    "objective": objective.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "average": average.state_dict() if average is not None else None,
-                },
-            )
-    assert best is not None
-    return best, history
+    return _Trainer(run).train()
 
 
 def make_optimizer(objective: Objective) -> torch.optim.Optimizer:
@@ -152,59 +114,143 @@ def make_optimizer(objective: Objective) -> torch.optim.Optimizer:
     return optimizer
 
 
-def _train_epoch(
-    run: Run,
-    optimizer: torch.optim.Optimizer,
-    average: AveragedModel | None,
-    epoch: int,
-    progress: Progress,
-) -> dict[str, float]:
-    """One epoch; returns the mean of the loss and of each of its parts."""
-    objective, settings = run.objective, run.settings
-    schedules = [group.optimisation for group in objective.parameter_groups()]
-    device = next(objective.parameters()).device
-    autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
-    if settings.precision == "bfloat16":
-        autocast = lambda: torch.autocast(device.type, torch.bfloat16)  # noqa: E731
-    sums: dict[str, Tensor] = {}
-    objective.train()
-    for index, inputs in enumerate(run.batches(epoch)):
-        step = epoch * run.steps_per_epoch + index
-        for group, schedule in zip(optimizer.param_groups, schedules, strict=True):
-            group["lr"] = schedule.lr * factor(schedule, step, run.steps_per_epoch, settings.epochs)
-        # What layers draw depends on the step alone: nothing to save, nothing to resume.
-        torch.manual_seed(derive_seed(run.seed, Purpose.LAYERS, step))
-        with autocast():
-            loss, parts = objective(*inputs)
-        if device.type == "cpu":  # elsewhere reading the loss would make every step wait
-            _check_finite(run, loss, parts, step, optimizer)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        if average is not None:
-            average.update_parameters(objective.network)
-        for name, value in {"loss": loss, **parts}.items():
-            sums[name] = sums[name] + value.detach() if index else value.detach()
-        progress.advance(1)
-        if progress.due():
-            _check_finite(run, loss, parts, step, optimizer)
-            progress.show({name: float(value) / (index + 1) for name, value in sums.items()})
-    means = {name: float(value) / run.steps_per_epoch for name, value in sums.items()}
-    if not math.isfinite(means["loss"]):
-        _check_finite(run, sums["loss"], sums, step, optimizer)
-    return {name: round(value, 6) for name, value in means.items()}
+class _Trainer:
+    """The state of a run, and the loop over its steps; all of the state is in its checkpoints."""
 
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._objective = run.objective
+        self._device = next(run.objective.parameters()).device
+        self._optimizer = make_optimizer(run.objective)
+        self._schedules = [group.optimisation for group in run.objective.parameter_groups()]
+        self._average: AveragedModel | None = None
+        if run.ema:
+            self._average = AveragedModel(
+                run.objective.network, multi_avg_fn=get_ema_multi_avg_fn(run.ema), use_buffers=True
+            )
+        # The network that is validated and kept.
+        self._kept = run.objective.network if self._average is None else self._average.module
+        self._step = 0  # steps done, over the whole run
+        self._sums: dict[str, Tensor] = {}  # of the loss and its parts, over this epoch so far
+        self._history: History = []
+        self._best: dict[str, Tensor] | None = None
+        self._resume()
 
-def _check_finite(
-    run: Run, loss: Tensor, parts: dict[str, Tensor], step: int, optimizer: torch.optim.Optimizer
-) -> None:
-    if not bool(torch.isfinite(loss)):
-        shown = ", ".join(f"{name}={float(value.detach()):.4g}" for name, value in parts.items())
-        rate = optimizer.param_groups[0]["lr"]
-        raise ValueError(
-            f"{run.title}: the loss is {float(loss.detach())} at step {step} (lr={rate:.3g}"
-            f"{', ' + shown if shown else ''}); lower the learning rate or raise warmup_epochs"
+    def train(self) -> tuple[dict[str, Tensor], History]:
+        run, epochs = self._run, self._run.settings.epochs
+        total = epochs * run.steps_per_epoch
+        with Interruption() as interruption, Progress(run.title, total, "steps", self._step) as bar:
+            while len(self._history) < epochs:
+                self._train_epoch(bar, interruption)
+                self._end_epoch(bar)
+                self._leave_if_asked(interruption)
+        assert self._best is not None
+        return self._best, self._history
+
+    def _train_epoch(self, bar: Progress, interruption: Interruption) -> None:
+        """The steps that are left of the epoch."""
+        run, settings = self._run, self._run.settings
+        epoch = len(self._history)
+        first = self._step - epoch * run.steps_per_epoch
+        if first == run.steps_per_epoch:  # it was saved after its last step, before validation
+            return
+        autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+        if settings.precision == "bfloat16":
+            autocast = lambda: torch.autocast(self._device.type, torch.bfloat16)  # noqa: E731
+        self._objective.train()
+        for inputs in run.batches(epoch, first):
+            for group, schedule in zip(self._optimizer.param_groups, self._schedules, strict=True):
+                share = factor(schedule, self._step, run.steps_per_epoch, settings.epochs)
+                group["lr"] = schedule.lr * share
+            # What layers draw depends on the step alone: nothing to save, nothing to resume.
+            torch.manual_seed(derive_seed(run.seed, Purpose.LAYERS, self._step))
+            with autocast():
+                loss, parts = self._objective(*inputs)
+            if self._device.type == "cpu":  # elsewhere reading the loss would make every step wait
+                self._check_finite(loss, parts)
+            self._optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self._optimizer.step()
+            if self._average is not None:
+                self._average.update_parameters(self._objective.network)
+            for name, value in {"loss": loss, **parts}.items():
+                summed = self._sums.get(name)
+                self._sums[name] = value.detach() if summed is None else summed + value.detach()
+            bar.advance(1)
+            saves = interruption.requested is not None or run.checkpoints.due()
+            if saves or bar.due():
+                self._check_finite(loss, parts)
+                done = self._step + 1 - epoch * run.steps_per_epoch
+                bar.show({name: float(value) / done for name, value in self._sums.items()})
+            self._step += 1
+            if saves:
+                self._save()
+                self._leave_if_asked(interruption)
+
+    def _end_epoch(self, bar: Progress) -> None:
+        """Validate, note, keep the best, save."""
+        steps = self._run.steps_per_epoch
+        means = {name: float(value) / steps for name, value in self._sums.items()}
+        if not math.isfinite(means["loss"]):
+            self._check_finite(self._sums["loss"], self._sums)
+        row: dict[str, float] = {"epoch": len(self._history) + 1}
+        row |= {name: round(value, 6) for name, value in means.items()}
+        self._kept.eval()
+        measures = self._run.validate(self._kept)
+        row |= {f"validation_{name}": value for name, value in measures.items()}
+        if self._best is None or _rank(row) < min(_rank(earlier) for earlier in self._history):
+            self._best = {k: v.detach().cpu().clone() for k, v in self._kept.state_dict().items()}
+        self._history.append(row)
+        self._sums = {}
+        bar.show({name: value for name, value in row.items() if name != "epoch"})
+        self._save()
+
+    def _save(self) -> None:
+        average = self._average.state_dict() if self._average is not None else None
+        self._run.checkpoints.save(
+            self._step,
+            {
+                "step": self._step,
+                "sums": self._sums,
+                "history": self._history,
+                "best": self._best,
+                "objective": self._objective.state_dict(),
+                "optimizer": self._optimizer.state_dict(),
+                "average": average,
+            },
         )
+
+    def _resume(self) -> None:
+        state = self._run.checkpoints.load()
+        if state is None:
+            return
+        self._step, self._history, self._best = state["step"], state["history"], state["best"]
+        self._sums = {name: value.to(self._device) for name, value in state["sums"].items()}
+        self._objective.load_state_dict(state["objective"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
+        total = self._run.settings.epochs * self._run.steps_per_epoch
+        print(f"{self._run.title}: resumed after step {self._step} of {total}", flush=True)
+
+    def _leave_if_asked(self, interruption: Interruption) -> None:
+        if interruption.requested is not None:
+            raise Interrupted(
+                interruption.requested,
+                f"{self._run.title} is saved at step {self._step}; go on with: dvc repro",
+            )
+
+    def _check_finite(self, loss: Tensor, parts: dict[str, Tensor]) -> None:
+        if not bool(torch.isfinite(loss)):
+            shown = ", ".join(
+                f"{name}={float(value.detach()):.4g}" for name, value in parts.items()
+            )
+            rate = self._optimizer.param_groups[0]["lr"]
+            raise ValueError(
+                f"{self._run.title}: the loss is {float(loss.detach())} at step {self._step} "
+                f"(lr={rate:.3g}{', ' + shown if shown else ''}); lower the learning rate or raise "
+                "warmup_epochs"
+            )
 
 
 def _rank(row: dict[str, float]) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,6 @@ from meal.nets.weights import build
 from meal.training.checkpoint import Checkpoints
 from meal.training.engine import History, Objective, ParameterGroup, Run, train
 from meal.training.validation import validator
-from meal.work import WorkFolder
 
 
 class SupervisedObjective(Objective):
@@ -44,7 +44,7 @@ def train_supervised(
     config: SupervisedSlice,
     data: Prepared,
     device: torch.device,
-    work: WorkFolder,
+    checkpoints: Checkpoints,
 ) -> tuple[NetworkSpec, dict[str, Tensor], History]:
     """Train a network on labels; epoch `e` sees view `e` of every image.
 
@@ -54,7 +54,7 @@ def train_supervised(
         config: network, views and training.
         data: the prepared data.
         device: where to train.
-        work: where checkpoints are kept.
+        checkpoints: of this run.
 
     Returns:
         The network's specification, its best state on validation, and the measures by epoch.
@@ -67,8 +67,9 @@ def train_supervised(
     labels = data.labels("train").to(device)
     shuffle = derive_seed(seed, Purpose.SHUFFLE)
 
-    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for rows in epoch_batches(len(pipeline), settings.batch_size, shuffle, epoch):
+    def batches(epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        order = epoch_batches(len(pipeline), settings.batch_size, shuffle, epoch)
+        for rows in islice(order, first, None):
             rows = rows.to(device, non_blocking=True)
             yield pipeline.view(rows, epoch), labels[rows]
 
@@ -81,7 +82,7 @@ def train_supervised(
             steps_per_epoch=steps_per_epoch(len(pipeline), settings.batch_size),
             batches=batches,
             validate=validator(data, device),
-            checkpoints=Checkpoints(work),
+            checkpoints=checkpoints,
         )
     )
     return spec, state, history

@@ -45,7 +45,8 @@ def run(data: Prepared, ensemble: Ensemble, folder: Path, **changes: Any) -> Any
             "distill": distill_settings(**{"epochs": 4, **changes}).model_dump(),
         }
     )
-    return distil(config, data, ensemble, CPU, WorkFolder(folder, "distill", {"c": str(changes)}))
+    work = WorkFolder(folder, "distill", {"c": str(changes)})
+    return distil(config, data, ensemble, CPU, Checkpoints(work))
 
 
 @pytest.mark.parametrize("mode", ["off", "minimax", "non_saturating", "cooperative"])
@@ -64,9 +65,9 @@ def test_an_interrupted_student_ends_with_the_same_bytes(
     _, whole, history = run(data, ensemble, tmp_path / "whole")
     save = Checkpoints.save
 
-    def save_and_die(self: Checkpoints, epoch: int, state: dict[str, Any]) -> None:
-        save(self, epoch, state)
-        if epoch == 2:
+    def save_and_die(self: Checkpoints, step: int, state: dict[str, Any]) -> None:
+        save(self, step, state)
+        if len(state["history"]) == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -173,9 +174,9 @@ def test_an_average_of_the_weights_is_kept_and_resumed(
     assert not torch.equal(last["5.weight"], averaged["5.weight"])
     save = Checkpoints.save
 
-    def save_and_die(self: Checkpoints, epoch: int, state: dict[str, Any]) -> None:
-        save(self, epoch, state)
-        if epoch == 2:
+    def save_and_die(self: Checkpoints, step: int, state: dict[str, Any]) -> None:
+        save(self, step, state)
+        if len(state["history"]) == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

@@ -46,7 +46,7 @@ def test_a_stage_depends_on_the_code_it_loads(stage: str) -> None:
 
 def test_folders_only_import_what_is_below_them() -> None:
     order = [
-        {"config", "device", "files", "metrics", "progress", "work"},
+        {"config", "device", "files", "interruption", "metrics", "progress", "work"},
         {"data"}, {"nets"}, {"training"}, {"teaching"},
         {"distillation"}, {"evaluation"}, {"reporting"}, {"experiments"}, {"cli", "__main__"},
     ]  # fmt: skip

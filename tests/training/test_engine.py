@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from meal.config.slices import SupervisedSlice
 from meal.data.batches import Purpose
 from meal.data.prepared import Prepared
 from meal.device import select_device
+from meal.interruption import Interrupted
 from meal.progress import Progress
 from meal.training.checkpoint import Checkpoints
 from meal.training.engine import Objective, ParameterGroup, Run, train
@@ -39,7 +41,8 @@ def run_supervised(
     data: Prepared, folder: Path, purpose: Purpose = Purpose.TEACHER, **changes: Any
 ):
     work = WorkFolder(folder, "teacher@one", {"config": str(changes)})
-    return train_supervised("teacher one", purpose, config(**changes), data, CPU, work), work
+    made = Checkpoints(work)
+    return train_supervised("teacher one", purpose, config(**changes), data, CPU, made), work
 
 
 def test_training_learns_and_keeps_the_best_epoch(data: Prepared, tmp_path: Path) -> None:
@@ -68,9 +71,9 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
     (_, whole, history), _ = run_supervised(data, tmp_path / "whole")
     save = Checkpoints.save
 
-    def save_and_die(self: Checkpoints, epoch: int, state: dict[str, Any]) -> None:
-        save(self, epoch, state)
-        if epoch == stop_after:
+    def save_and_die(self: Checkpoints, step: int, state: dict[str, Any]) -> None:
+        save(self, step, state)
+        if step == 3 * stop_after:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -93,19 +96,19 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
     data: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (_, whole, _), work = run_supervised(data, tmp_path / "work", epochs=3)
-    newest = work.path / "000003.pt"
+    newest = work.path / "000000009.pt"
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
     work._lock.close()  # as when the owner dies
     (_, resumed, _), _ = run_supervised(data, tmp_path / "work", epochs=3)
-    assert "000003.pt is damaged" in capsys.readouterr().out
+    assert "000000009.pt is damaged" in capsys.readouterr().out
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_the_last_two_checkpoints_are_kept(data: Prepared, tmp_path: Path) -> None:
     _, work = run_supervised(data, tmp_path / "work", epochs=5)
-    assert sorted(path.name for path in work.path.glob("*.pt")) == ["000004.pt", "000005.pt"]
+    assert sorted(path.name for path in work.path.glob("*.pt")) == ["000000012.pt", "000000015.pt"]
     work.remove()
     assert not work.path.exists()
 
@@ -145,7 +148,7 @@ def line_run(tmp_path: Path, settings: Training, **changes: Any) -> Run:
         "settings": settings,
         "seed": 0,
         "steps_per_epoch": 2,
-        "batches": lambda epoch: iter([(torch.ones(4, 1),)] * 2),
+        "batches": lambda epoch, first: iter([(torch.ones(4, 1),)] * 2),
         "validate": lambda network: {"top1_error": 1.0, "nll": float(epoch_of(network))},
         "checkpoints": Checkpoints(WorkFolder(tmp_path, "line", {})),
     }
@@ -181,7 +184,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_checkpoint(
 ) -> None:
     settings = Training(lr=0.1, epochs=3, batch_size=4)
 
-    def batches(epoch: int):
+    def batches(epoch: int, first: int):
         yield (torch.ones(4, 1),)
         yield (torch.full((4, 1), math.nan if epoch == 1 else 1.0),)
 
@@ -190,7 +193,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_checkpoint(
         train(run)
     state = run.checkpoints.load()
     assert state is not None
-    assert state["epoch"] == 1
+    assert len(state["history"]) == 1
     assert all(torch.isfinite(value).all() for value in state["objective"].values())
 
 
@@ -225,3 +228,58 @@ def test_progress_is_plain_lines_in_a_file(capsys: pytest.CaptureFixture[str]) -
         progress.show({"loss": 0.25})
     line = capsys.readouterr().out
     assert re.fullmatch(r"teacher one: 5/10 steps \d+ steps/s \d+ s left loss=0.25\n", line)
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 8, 9])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_asked_to_end_saves_its_step_and_goes_on_from_it(
+    stop_at: int,
+    number: int,
+    data: Prepared,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Steps 9 of 18 is an epoch's last: saved before its validation."""
+    (_, whole, history), _ = run_supervised(data, tmp_path / "whole")
+    step, steps = torch.optim.SGD.step, []
+
+    def step_and_signal(self: torch.optim.SGD, *args: Any) -> Any:
+        steps.append(1)
+        if len(steps) == stop_at:
+            signal.raise_signal(number)
+        return step(self, *args)
+
+    before = signal.getsignal(number)
+    said = ""
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.SGD, "step", step_and_signal)
+        try:  # and not `raises`, which would keep the frame that owns the lock
+            run_supervised(data, tmp_path / "parts")
+        except Interrupted as stopped:
+            said, status = str(stopped), stopped.status
+    assert len(steps) == stop_at and status == 128 + number
+    assert f"teacher one is saved at step {stop_at}" in said
+    assert signal.getsignal(number) is before
+    (_, resumed, resumed_history), _ = run_supervised(data, tmp_path / "parts")
+    assert f"resumed after step {stop_at} of 18" in capsys.readouterr().out
+    assert resumed_history == history
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_checkpoints_within_an_epoch_change_nothing(
+    data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (_, whole, history), _ = run_supervised(data, tmp_path / "whole", epochs=2)
+    monkeypatch.setattr(Checkpoints, "due", lambda self: True)
+    (_, saved, saved_history), work = run_supervised(data, tmp_path / "often", epochs=2)
+    assert saved_history == history
+    assert all(torch.equal(whole[name], saved[name]) for name in whole)
+    assert sorted(path.name for path in work.path.glob("*.pt")) == ["000000005.pt", "000000006.pt"]
+
+
+def test_a_checkpoint_is_due_when_its_minutes_have_passed(tmp_path: Path) -> None:
+    work = WorkFolder(tmp_path, "line", {})
+    assert Checkpoints(work, minutes=0.0).due()
+    assert not Checkpoints(work, minutes=10.0).due()
+    assert not Checkpoints(work).due()

@@ -1,0 +1,151 @@
+"""Stages killed at seeded points, then run again: do they end with the bytes of an undisturbed run?
+
+`python -m tests.stages.kills N` does so N times (`make soak N=100`) and prints what came of it.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from meal.files import sha256
+from tests.stages.conftest import Project, make_project
+
+OUTPUTS = {
+    "prepare": ["artifacts/data"],
+    "teacher vgg": ["artifacts/teachers/vgg", "reports/training/teachers/vgg.csv"],
+    "cache vgg": ["artifacts/caches/vgg"],
+    "ensemble": ["artifacts/ensemble"],
+    "baseline": ["artifacts/baseline", "reports/training/baseline.csv"],
+    "distill": ["artifacts/student", "reports/training/student.csv", "reports/validation.json"],
+    "evaluate": ["artifacts/predictions", "reports/metrics.json"],
+}
+SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
+
+# Runs a stage; before its n-th change to a file, it sends itself a signal. Prints the changes.
+HARNESS = """
+import atexit, os, runpy, sys
+number, at, stage, *arguments = sys.argv[1:]
+changes = 0
+CHANGES = {"os.rename", "os.remove", "os.link", "os.rmdir", "os.mkdir", "shutil.rmtree"}
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+def watch(event, details):
+    global changes
+    if event in CHANGES or event == "open" and details[2] & WRITES and details[0] != "/dev/null":
+        changes += 1
+        if changes == int(at):
+            os.kill(os.getpid(), int(number))
+sys.argv = ["stages." + stage, *arguments]
+sys.addaudithook(watch)
+atexit.register(lambda: print("changes", changes))
+runpy.run_module("stages." + stage, run_name="__main__")
+"""
+
+
+@dataclass
+class Tally:
+    """What came of the kills."""
+
+    killed: int = 0
+    resumed: int = 0
+    differing: list[str] = field(default_factory=list)
+
+
+class Target:
+    """A finished project, of which single stages are run again, killed, and run to their end."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self._expected: dict[str, dict[str, str]] = {}
+        self._seconds: dict[str, float] = {}
+        self._changes: dict[str, int] = {}
+
+    def kill(self, stage: str, number: int, moment: random.Random, tally: Tally) -> None:
+        """Run a stage, send it a signal at a moment, run it to its end, and compare."""
+        self._measure(stage)
+        self._remove(stage)
+        if moment.random() < 0.5:  # at a change to a file
+            at = moment.randint(1, self._changes[stage])
+            said = self._run(stage, number, at)
+            where = f"{stage}, signal {number}, before change {at} of {self._changes[stage]}"
+        else:
+            after = moment.uniform(0.2, 1.0) * self._seconds[stage]
+            said = self._run(stage, number, after=after)
+            where = f"{stage}, signal {number}, after {after:.2f} s"
+        tally.killed += "changes" not in said or "error" in said or "received" in said
+        again = self._run(stage)
+        tally.resumed += "resumed after" in again
+        found = self._hashes(stage)
+        if found != self._expected[stage]:
+            tally.differing.append(f"{where}: {again.strip().splitlines()[-1:]}")
+
+    def _measure(self, stage: str) -> None:
+        """An undisturbed run, once: its bytes, its seconds, its changes to files."""
+        if stage not in self._expected:
+            self._remove(stage)
+            started = time.monotonic()
+            said = self._run(stage)
+            self._seconds[stage] = time.monotonic() - started
+            self._changes[stage] = int(said.split("changes")[-1])
+            self._expected[stage] = self._hashes(stage)
+            assert self._expected[stage]
+
+    def _run(self, stage: str, number: int = 0, at: int = -1, after: float | None = None) -> str:
+        command = [sys.executable, "-c", HARNESS, str(int(number)), str(at), *stage.split()]
+        process = subprocess.Popen(
+            command,
+            cwd=self.project.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if after is not None:
+            try:
+                process.wait(after)
+            except subprocess.TimeoutExpired:
+                process.send_signal(number)
+        return process.communicate()[0]
+
+    def _remove(self, stage: str) -> None:
+        """As DVC does before it runs a stage."""
+        for name in OUTPUTS[stage]:
+            path = self.project.folder / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def _hashes(self, stage: str) -> dict[str, str]:
+        hashes = {}
+        for name in OUTPUTS[stage]:
+            path = self.project.folder / name
+            files = sorted(path.rglob("*")) if path.is_dir() else [path]
+            hashes |= {str(file): sha256(file) for file in files if file.is_file()}
+        return hashes
+
+
+def soak(project: Project, kills: int, seed: int) -> Tally:
+    """Kill stages in turn, `kills` times, at moments that follow from `seed`."""
+    target, tally = Target(project), Tally()
+    stages = list(OUTPUTS)
+    for index in range(kills):
+        moment = random.Random(f"{seed} {index}")
+        target.kill(stages[index % len(stages)], SIGNALS[index % len(SIGNALS)], moment, tally)
+    return tally
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        made = make_project(Path(name) / "project")
+        made.run("dvc", "repro")
+        result = soak(made, int(sys.argv[1]), seed=int(time.time()))
+    print(f"killed {result.killed}, resumed {result.resumed}, differing {len(result.differing)}")
+    print("\n".join(result.differing))
+    sys.exit(bool(result.differing))

@@ -1,0 +1,20 @@
+"""Nothing is lost to a kill: whatever the moment, the next run ends with the same bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.stages.conftest import make_project
+from tests.stages.kills import soak
+
+pytestmark = pytest.mark.slow
+
+
+def test_killed_stages_end_with_the_bytes_of_an_undisturbed_run(tmp_path: Path) -> None:
+    own = make_project(tmp_path / "killed")
+    own.run("dvc", "repro")
+    tally = soak(own, kills=28, seed=0)
+    assert tally.differing == []
+    assert tally.killed >= 20 and tally.resumed >= 3
