@@ -19,6 +19,8 @@ from meal.nets.blocks import Alignment, BlockNetwork
 from meal.nets.inputs import Adapted, InputAdapter
 from meal.nets.spec import NetworkSpec
 
+MEND = "mend it with: dvc repro"
+
 
 def build(spec: NetworkSpec, seed: int = 0) -> nn.Module:
     """Build a network with random weights drawn from `seed`; the global generator is untouched."""
@@ -56,14 +58,19 @@ def load(folder: Path) -> tuple[NetworkSpec, nn.Module]:
     Raises:
         ValueError: if a file is missing, damaged, or does not fit the other.
     """
-    card = read_sealed(folder / "network.json")
+    try:
+        card = read_sealed(folder / "network.json")
+    except ValueError as error:
+        raise ValueError(f"{error}; {MEND}") from None
     path = folder / "weights.safetensors"
     if not path.is_file() or sha256(path) != card["sha256"]:
-        raise ValueError(f"{path} is missing or damaged; mend it with: dvc repro")
+        raise ValueError(f"{path} is missing or damaged; {MEND}")
     try:
         spec = NetworkSpec.read(card)
         network = build(spec)
         network.load_state_dict(load_file(path))
     except (TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{folder} does not hold a network of this version: {error}") from None
+        raise ValueError(
+            f"{folder} does not hold a network of this version: {error}; {MEND}"
+        ) from None
     return spec, network.eval()

@@ -1,0 +1,153 @@
+"""Whatever is damaged is noticed when it is opened, and said in one line with what mends it."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from meal.data.prepared import SPLITS, open_prepared
+from meal.nets import weights
+from meal.teaching.cache import AnswerCache
+from meal.teaching.ensemble import Ensemble
+from tests.stages.conftest import Project
+
+
+def open_data(folder: Path) -> None:
+    data = open_prepared(folder)
+    for split in SPLITS:
+        data.images(split)
+        data.labels(split)
+
+
+def open_cache(folder: Path) -> None:
+    cache = AnswerCache(folder)
+    for name in cache.manifest["files"]:
+        cache.array(name.removesuffix(".npy"))
+
+
+def open_ensemble(folder: Path) -> None:
+    ensemble = Ensemble(folder)
+    for cache in (*ensemble.members.values(), ensemble.mean):
+        open_cache(cache.folder)
+
+
+OPENERS: dict[str, Callable[[Path], object]] = {
+    "data": open_data,
+    "teachers/vgg": weights.load,
+    "caches/vgg": open_cache,
+    "ensemble": open_ensemble,
+    "baseline": weights.load,
+    "student": weights.load,
+}
+
+
+@pytest.fixture
+def artifacts(project: Project, tmp_path: Path) -> Iterator[Path]:
+    """A copy of what the project's stages have left."""
+    project.run("git", "checkout", "-q", "-f", "main")
+    project.run("dvc", "checkout", "-q", "-f")
+    shutil.copytree(project.folder / "artifacts", tmp_path / "artifacts")
+    for path in (tmp_path / "artifacts").rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    yield tmp_path / "artifacts"
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def reshape(path: Path) -> None:
+    """Whole and readable, and of another shape and type, or another run's values."""
+    if path.suffix == ".npy":
+        array = np.load(path)
+        np.save(path, array[..., :-1].astype(np.float64))
+    elif path.suffix == ".json":
+        values = json.loads(path.read_text())
+        values["classes" if "classes" in values else "name"] = 7
+        path.write_text(json.dumps(values))
+    else:
+        path.write_bytes(path.read_bytes() + b"\0")
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, empty, reshape, remove])
+@pytest.mark.parametrize("name", OPENERS)
+def test_damage_is_noticed_named_and_comes_with_what_mends_it(
+    name: str, damage: Callable[[Path], None], artifacts: Path
+) -> None:
+    OPENERS[name](artifacts / name)  # what is whole is read
+    files = sorted(path for path in (artifacts / name).rglob("*") if path.is_file())
+    assert len(files) >= 2
+    for file in files:
+        content = file.read_bytes()
+        damage(file)
+        with pytest.raises(ValueError) as error:
+            OPENERS[name](artifacts / name)
+        message = str(error.value)
+        assert file.name in message, (file, message)
+        assert "mend it with: dvc repro" in message and "\n" not in message
+        file.write_bytes(content)
+
+
+FULL = """
+import resource, runpy, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+stage, *arguments = sys.argv[2:]
+sys.argv = ["stages." + stage, *arguments]
+runpy.run_module("stages." + stage, run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "output"),
+    [
+        ("prepare", "artifacts/data"),
+        ("teacher vgg", "artifacts/teachers/vgg"),
+        ("cache vgg", "artifacts/caches/vgg"),
+        ("ensemble", "artifacts/ensemble"),
+        ("distill", "artifacts/student"),
+        ("evaluate", "artifacts/predictions"),
+    ],
+)
+def test_a_full_disk_is_one_line_and_leaves_nothing_that_looks_whole(
+    stage: str, output: str, project: Project
+) -> None:
+    """Files may not grow beyond 2 KiB: every write of weight fails, as on a full disk."""
+    assert hasattr(resource, "RLIMIT_FSIZE")
+    project.run("git", "checkout", "-q", "-f", "main")
+    project.run("dvc", "checkout", "-q", "-f")
+    shutil.rmtree(project.folder / output)  # as DVC does before it runs a stage
+    result = subprocess.run(
+        [sys.executable, "-c", FULL, "2048", *stage.split()],
+        cwd=project.folder,
+        capture_output=True,
+        text=True,
+    )
+    last = result.stderr.strip().splitlines()[-1]
+    assert result.returncode == 1
+    assert last.startswith("error: ") and "Traceback" not in result.stderr
+    assert not (project.folder / output).exists()
+    project.run("dvc", "checkout", "-q", "-f")
