@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -54,7 +54,7 @@ def parse(model: type[SliceT], raw: Mapping[str, Any], *, source: str) -> SliceT
         for fault in error.errors():
             key, message = _explain(model, fault)
             faults.setdefault(key, []).append(message)
-        lines = [f"{source}: {key}{' or '.join(says)}" for key, says in faults.items()]
+        lines = [_printable(f"{source}: {key}{' or '.join(says)}") for key, says in faults.items()]
         raise ValueError("\n".join(lines)) from None
 
 
@@ -84,15 +84,28 @@ def _explain(model: type[BaseModel], fault: Any) -> tuple[str, str]:
     return f"{key}={shown}: ", message[0].lower() + message[1:]
 
 
+def _printable(line: str) -> str:
+    """A line that stays one: keys may hold line ends and other control characters."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
 def _is_tag(part: str) -> bool:
     return part in {"bool", "float"} or "[" in part
 
 
 def _siblings(model: type[BaseModel], location: list[int | str]) -> list[str]:
     """The keys that are allowed where an unknown one stood."""
-    current: Any = model
+    current = model
     for part in location[:-1]:
-        field = getattr(current, "model_fields", {}).get(part)
-        # What is not a field is an entry of a dictionary of sections.
-        current = field.annotation if field is not None else current.__args__[1]
+        field = current.model_fields.get(str(part))
+        # What is no field is an entry of a dictionary of sections.
+        current = _section(field.annotation) or current if field is not None else current
     return list(current.model_fields)
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The section that an annotation allows, alone, beside others, or in a dictionary."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_section(member) for member in get_args(annotation))
+    return next((section for section in found if section is not None), None)

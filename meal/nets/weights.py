@@ -48,7 +48,10 @@ def save(folder: Path, spec: NetworkSpec, state: dict[str, Tensor]) -> None:
     }
     with atomic_folder(folder) as temporary:
         path = temporary / "weights.safetensors"
-        save_file(tensors, path)
+        try:
+            save_file(tensors, path)
+        except SafetensorError as error:  # what its writer makes of a full disk
+            raise OSError(f"{path} cannot be written; is the disk full? ({error})") from None
         write_sealed(temporary / "network.json", {**asdict(spec), "sha256": sha256(path)})
 
 
@@ -70,7 +73,8 @@ def load(folder: Path) -> tuple[NetworkSpec, nn.Module]:
         network = build(spec)
         network.load_state_dict(load_file(path))
     except (TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
         raise ValueError(
-            f"{folder} does not hold a network of this version: {error}; {MEND}"
+            f"{folder} does not hold a network of this version: {reason}; {MEND}"
         ) from None
     return spec, network.eval()

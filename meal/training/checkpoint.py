@@ -32,7 +32,10 @@ class Checkpoints:
         """Write the state after `step` steps; older ones than the last two go."""
         path = self._folder / f"{step:09d}.pt"
         with atomic_path(path) as temporary:
-            torch.save(state, temporary)
+            try:
+                torch.save(state, temporary)
+            except RuntimeError as error:  # what its writer makes of a full disk
+                raise OSError(f"{path} cannot be written; is the disk full? ({error})") from None
             digest = sha256(temporary)
         with atomic_path(path.with_suffix(".sha256")) as temporary:
             temporary.write_text(digest + "\n", encoding="ascii")

@@ -1,0 +1,131 @@
+"""Anything may stand in a params file or a manifest: it is valid, or a ValueError says why not."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from meal.config.loading import load_params, load_slice
+from meal.config.schema import Params
+from meal.config.slices import DistillSlice, resolve
+from meal.data.prepared import open_prepared
+from meal.teaching.cache import AnswerCache
+from meal.teaching.ensemble import Ensemble
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.slow
+
+DEFAULT: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=12),
+    st.sampled_from(["off", "mean", "all", "../../x", "1e-05", "null", "~", "nan", ".inf", "vgg"]),
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+MANY = settings(
+    max_examples=1500, deadline=None, derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)  # fmt: skip
+
+
+def places(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every value in nested dictionaries and lists."""
+    found = [path] if path else []
+    if isinstance(tree, dict | list):
+        pairs = tree.items() if isinstance(tree, dict) else enumerate(tree)
+        for key, value in pairs:
+            found += places(value, (*path, key))
+    return found
+
+
+def put(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
+    changed = copy.deepcopy(tree)
+    parent = changed
+    for key in path[:-1]:
+        parent = parent[key]
+    parent[path[-1]] = value
+    return changed
+
+
+@MANY
+@given(path=st.sampled_from(places(DEFAULT)), value=VALUES)
+def test_a_params_file_with_anything_in_one_place(
+    path: tuple[Any, ...], value: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(yaml.safe_dump(put(DEFAULT, path, value)), encoding="utf-8")
+    try:
+        params = load_params(file)
+    except ValueError as error:
+        keys = {str(key) for key in path if isinstance(key, str)}
+        for line in str(error).splitlines():
+            assert line.startswith("params.yaml: ")
+        # A rule on several keys may name its other side: the student, where networks went.
+        assert any(key in str(error) for key in keys | {"student", "teachers"}), str(error)
+        return
+    assert isinstance(params, Params)
+    try:
+        slices = resolve(params, flip=False, sources={})
+    except ValueError as error:
+        assert "views.count" in str(error)
+        return
+    for name, part in slices.items():
+        assert ".." not in name  # names never leave their folder
+        assert type(part).model_validate(json.loads(part.model_dump_json())) == part
+
+
+@MANY
+@given(content=st.one_of(st.binary(max_size=60), VALUES.map(lambda v: json.dumps(v).encode())))
+def test_files_of_anything_are_params_or_an_error(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"^params\.yaml"):
+        load_params(file)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "ensemble.json", "slice.json"])
+def test_manifests_of_anything_are_an_error(name: str, tmp_path: Path) -> None:
+    readers = {
+        "manifest.json": [open_prepared, AnswerCache],
+        "ensemble.json": [Ensemble],
+        "slice.json": [lambda folder: load_slice(DistillSlice, folder / "slice.json")],
+    }
+
+    @MANY
+    @given(content=st.one_of(st.binary(max_size=60), VALUES.map(lambda v: json.dumps(v).encode())))
+    def check(content: bytes) -> None:
+        (tmp_path / name).write_bytes(content)
+        for reader in readers[name]:
+            with pytest.raises(ValueError, match=r"mend it with: dvc repro"):
+                reader(tmp_path)
+
+    check()
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/x", "a/b", "..", ".hidden", "a b", "mean", ""])
+def test_names_never_leave_the_projects_folders(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    for changed in (
+        {**DEFAULT, "teachers": [name]},
+        {**DEFAULT, "student": name},
+        {**DEFAULT, "networks": {**DEFAULT["networks"], name: {"arch": "resnet18"}}},
+    ):
+        file.write_text(yaml.safe_dump(changed))
+        with pytest.raises(ValueError, match="a name is 1 to 64 letters"):
+            load_params(file)
