@@ -68,7 +68,13 @@ def sweep(
 
     with _errors():
         trials = plan(set_param, Path("params.yaml"))
-        failed = run(trials, target, jobs)
+        try:
+            failed = run(trials, target, jobs)
+        except KeyboardInterrupt:
+            raise ValueError(
+                "interrupted; what is queued goes on: stop it with `dvc queue stop --kill`, come "
+                "back to it with the same sweep"
+            ) from None
         if failed:
             raise ValueError(
                 f"{len(failed)} of {len(trials)} experiments failed: {', '.join(failed)}; "

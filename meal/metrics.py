@@ -62,7 +62,8 @@ def score(
 
     Args:
         answers: log-probabilities `(N, C)` of `student`, of `ensemble` and `ensemble_fitted`, and
-            of `baseline` if known.
+            of `baseline` if known. The weights of `ensemble_fitted` are fitted on validation:
+            there its scores flatter it.
         teachers: log-probabilities of the teachers, by name.
         labels: `(N,)`.
 

@@ -29,7 +29,7 @@ def main() -> None:
     identity = {
         "config": config.model_dump(mode="json"),
         "data": data.fingerprint,
-        "weights": sha256(teacher / "weights.safetensors"),
+        "network": sha256(teacher / "network.json"),  # it holds the checksum of the weights
     }
     work = WorkFolder(CHECKPOINTS, f"cache@{name}", identity)
     build_cache(config, data, teacher, CACHES / name, work, select_device(runtime()))

@@ -93,7 +93,7 @@ NO_LABELS = "distill.label_weight=0"
         (["cache.top_k=3", "cache.enabled=false"], "cache.top_k=3: there is nothing to cut"),
         (
             ["distill.gamma={logits: 0, blocks: 0}", "distill.adversarial=off", NO_LABELS],
-            "distill.gamma: every weight is 0",
+            "distill.gamma: every weight of the loss is 0",
         ),
         (["distill.norm=none", "distill.selection=mean"], "distill.norm='none': the blocks of"),
     ],

@@ -80,7 +80,7 @@ class WeightsFile(Section):
     @model_validator(mode="after")
     def _one_place(self) -> WeightsFile:
         if (self.file is None) == (self.url is None):
-            raise ValueError("give a file or a url, one of them")
+            raise ValueError("file: give a file or a url, one of them")
         if self.url is not None and not self.url.startswith("https://"):
             raise ValueError(f"url={self.url!r}: an address that begins with https:// is expected")
         return self
@@ -97,9 +97,9 @@ class NetworkInput(Section):
     def _by_channel(self) -> NetworkInput:
         given = [values for values in (self.mean, self.deviation) if values is not None]
         if len(given) == 1 or any(len(values) not in (1, 3) for values in given):
-            raise ValueError("mean and deviation come together, one or three numbers each")
+            raise ValueError("mean: it comes with a deviation, one or three numbers each")
         if given and len(given[0]) != len(given[1]):
-            raise ValueError("mean and deviation need one number a channel, equally many")
+            raise ValueError("mean: as many numbers as deviation has are expected")
         return self
 
 
@@ -255,13 +255,12 @@ class Method(Section):
                 "norm='none': the blocks of selection: mean are standardised; "
                 "allowed: norm: standardise, or blocks: []"
             )
-        gamma = self.gamma.blocks
-        of_blocks = self.blocks and (any(gamma) if isinstance(gamma, list) else gamma > 0)
-        learns = self.alpha and (self.gamma.logits or of_blocks)
-        if not learns and not self.label_weight and self.adversarial == "off":
+        similar = self.alpha and self._any(self.gamma)
+        adversarial = self.adversarial != "off" and self.beta and self._any(self.eta)
+        if not similar and not adversarial and not self.label_weight:
             raise ValueError(
-                "gamma: every weight is 0, adversarial: off and label_weight: 0 leave the student "
-                "nothing to learn; raise one"
+                "gamma: every weight of the loss is 0 (alpha times gamma, beta times eta, "
+                "label_weight): the student has nothing to learn; raise one"
             )
         if len(set(self.blocks)) != len(self.blocks):
             raise ValueError(f"blocks={self.blocks}: a block is repeated; name each once")
@@ -272,6 +271,11 @@ class Method(Section):
                     f"{len(self.blocks)} blocks in use"
                 )
         return self
+
+    def _any(self, weights: Weights) -> bool:
+        """Whether some output in use has a weight."""
+        blocks = weights.blocks if isinstance(weights.blocks, list) else [weights.blocks]
+        return bool(weights.logits or (self.blocks and any(blocks)))
 
 
 class Distill(Training, Method):
@@ -337,6 +341,11 @@ class Params(Section):
         repeated = sorted({name for name in self.teachers if self.teachers.count(name) > 1})
         if repeated:
             raise ValueError(f"teachers={self.teachers}: {repeated[0]} is repeated; name each once")
+        if self.networks[self.student].weights and self.student not in self.teachers:
+            raise ValueError(
+                f"networks.{self.student}.weights: weights are a teacher's, and {self.student} is "
+                "the student; it starts from distill.init"
+            )
         if self.cache.top_k is not None:
             if self.distill.similarity.logits in ("l1", "l2"):
                 raise ValueError(

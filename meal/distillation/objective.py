@@ -122,6 +122,8 @@ class DistillationObjective(Objective):
         if self.method.label_weight:
             parts["label"] = F.cross_entropy(logits.float(), labels)
             total = total + self.method.label_weight * parts["label"]
+        if not total.requires_grad:  # this step's teacher has nothing that is compared
+            total = total + 0 * logits.sum()
         return total, parts
 
     def _pairs(

@@ -24,7 +24,7 @@ class Cost:
 def count(spec: NetworkSpec) -> Cost:
     """Count the parameters and the multiply-adds of convolutions and matrix products."""
     with torch.device("meta"):
-        network = build(spec).eval()
+        network = build(spec).eval().requires_grad_(False)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             network(torch.empty(1, *spec.shape))
     parameters = sum(parameter.numel() for parameter in network.parameters())

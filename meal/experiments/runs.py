@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from dvc.exceptions import DvcException
 from dvc.repo import Repo
+from dvc.scm import SCMError
 
 PARAMS = "params.yaml"
 VALIDATION = "reports/validation.json"
@@ -15,7 +17,9 @@ STUDENT = "artifacts/student"
 
 
 def read_runs(revisions: Sequence[str], file: str, score: str) -> pd.DataFrame:
-    """The experiments that derive from commits, and those commits themselves.
+    """The experiments that derive from commits.
+
+    The commits' own scores are left out: they may be of parameters before, or of other threads.
 
     Args:
         revisions: the commits; HEAD where empty.
@@ -30,7 +34,11 @@ def read_runs(revisions: Sequence[str], file: str, score: str) -> pd.DataFrame:
         ValueError: if no experiment has that score.
     """
     rows = []
-    for commit in Repo().experiments.show(revs=list(revisions) or None):
+    try:
+        commits = Repo().experiments.show(revs=list(revisions) or None)
+    except (DvcException, SCMError) as error:
+        raise ValueError(f"{' '.join(revisions)}: {error}") from None
+    for commit in commits:
         for state in _finished(commit):
             scores = _flat(_content(state.data.metrics, file))
             if score in scores and not _stale(state.data, file):
@@ -44,9 +52,7 @@ def read_runs(revisions: Sequence[str], file: str, score: str) -> pd.DataFrame:
 
 
 def _finished(commit: Any) -> Iterator[Any]:
-    """A commit, unless it is the workspace, and its experiments that ended well."""
-    if commit.rev != "workspace" and commit.data:
-        yield commit
+    """A commit's experiments that ended well."""
     for experiment in commit.experiments or []:
         if experiment.executor is None or experiment.executor.state == "success":
             yield from (state for state in experiment.revs[:1] if state.data)

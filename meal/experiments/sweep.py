@@ -8,10 +8,10 @@ again: an interrupted sweep goes on where it stopped.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +26,8 @@ from tqdm import tqdm
 
 from meal.config.loading import load_params
 from meal.config.schema import Params
+from meal.files import fingerprint
+from meal.nets.resolving import checked_slices, weights_files
 
 POLL_SECONDS = 3
 
@@ -106,6 +108,13 @@ def _trial(overrides: tuple[str, ...], params: Path, constant: set[str]) -> Tria
         except DvcException:
             raise ValueError(f"-S {' '.join(overrides)}: not keys of {params.name}") from None
         checked = load_params(copy)
+        checked_slices(checked, params.name)
+    for key, weights in weights_files(checked).items():
+        if weights.file is not None and not Path(weights.file).is_absolute():
+            raise ValueError(
+                f"{key}.file={weights.file!r}: experiments of a sweep run in folders of their own; "
+                "give the whole path"
+            )
     pairs = [flag.split("=", 1) for flag in overrides]
     words = [
         f"{key.rsplit('.', 1)[-1]}-{'none' if value == '[]' else value}"
@@ -117,5 +126,8 @@ def _trial(overrides: tuple[str, ...], params: Path, constant: set[str]) -> Tria
 
 
 def _fingerprint(params: Params) -> str:
-    content = json.dumps(params.model_dump(mode="json", exclude={"runtime"}), sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:8]
+    """Of all parameters, and of what differs from the commit that the experiments derive from."""
+    content = params.model_dump(mode="json", exclude={"runtime"})
+    command = ("git", "diff", "HEAD", "--", "meal", "stages", "networks", "dvc.yaml")
+    changed = subprocess.run(command, capture_output=True, check=False).stdout
+    return fingerprint({"params": content, "code": hashlib.sha256(changed).hexdigest()})[:8]

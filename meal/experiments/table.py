@@ -53,7 +53,11 @@ def summarise(runs: pd.DataFrame, reference: Mapping[str, str]) -> pd.DataFrame:
         for (_, row), score in zip(text.iterrows(), runs["score"], strict=True)
     }
     if len(scores) != len(runs):
-        raise ValueError("experiments of equal parameters have unequal scores: different code?")
+        again = text[text.duplicated(keep=False)].iloc[0].to_dict()
+        raise ValueError(
+            f"experiments of equal parameters have unequal scores ({again}): other code or another "
+            "number of threads; remove one of them with: dvc exp remove NAME"
+        )
     rows = []
     for factor_values in dict.fromkeys(values for values, _ in scores):
         own = {seed: score for (values, seed), score in scores.items() if values == factor_values}
@@ -101,6 +105,13 @@ def _found(runs: pd.DataFrame, key: str, text: str) -> str:
     except yaml.YAMLError:
         meant = {text}
     for value in values:
-        if value in meant:
+        if value in meant or (_number(text) is not None and _number(value) == _number(text)):
             return str(value)
     raise ValueError(f"{key}={text}: no experiment has it; there are: {', '.join(sorted(values))}")
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

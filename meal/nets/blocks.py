@@ -65,11 +65,17 @@ def levels_of(sizes: Sequence[tuple[int, int]]) -> list[int]:
 def as_map(features: Tensor) -> Tensor:
     """A feature map `(N, C, H, W)`; tokens `(N, T, C)` are laid on their grid.
 
+    Maps come from square images: where the first two axes after the images are equal and the last
+    is not, the channels are last, and are put first.
+
     Raises:
-        ValueError: if the tokens, less one for the class, are not a square.
+        ValueError: if it is neither, or the tokens, less one for the class, are not a square.
     """
+    if not isinstance(features, Tensor):
+        raise ValueError(f"a block's output is a {type(features).__name__}, not a tensor")
     if features.ndim == 4:
-        return features
+        first, second, last = features.shape[1:]
+        return features.movedim(3, 1) if first == second != last else features
     side = math.isqrt(features.shape[1]) if features.ndim == 3 else 0
     if not side:
         raise ValueError(f"shape {tuple(features.shape)} is neither a feature map nor tokens")
@@ -207,15 +213,26 @@ def _submodule(network: nn.Module, name: str) -> nn.Module:
 
 @torch.no_grad()
 def _find_taps(network: nn.Module, inner: nn.Module, image: Tensor) -> list[str]:
-    """The modules that are the last to yield a feature map of each size, in forward order."""
-    last: dict[tuple[int, ...], str] = {}
+    """The modules that yield the network's feature maps, in forward order.
+
+    Of each size, the last among those nearest to the top: further down are the inner branches of
+    the stage that follows. Of a network of tokens, its layers: the repeated parts that give them.
+    """
+    maps: dict[tuple[int, ...], tuple[int, str]] = {}  # by size: depth and name
+    layers: dict[str, list[str]] = {}  # by parent: children that give tokens on a square
 
     def hook_for(name: str) -> Any:
         def hook(module: nn.Module, inputs: object, output: object) -> None:
-            if isinstance(output, Tensor) and output.ndim == 4:
-                size = tuple(output.shape[-2:])
-                last.pop(size, None)  # to the end of the order
-                last[size] = name
+            if not isinstance(output, Tensor) or output.ndim not in (3, 4):
+                return
+            if output.ndim == 3:
+                if output.shape[1] - math.isqrt(output.shape[1]) ** 2 <= 1:
+                    layers.setdefault(name.rpartition(".")[0], []).append(name)
+                return
+            size, depth = tuple(as_map(output).shape[-2:]), name.count(".")
+            if size not in maps or depth <= maps[size][0]:
+                maps.pop(size, None)  # to the end of the order
+                maps[size] = depth, name
 
         return hook
 
@@ -229,4 +246,7 @@ def _find_taps(network: nn.Module, inner: nn.Module, image: Tensor) -> list[str]
     network.train(training)
     for handle in hooks:
         handle.remove()
-    return list(last.values())
+    repeated = max(layers.values(), key=len, default=[])
+    if len(repeated) > len(maps):
+        return repeated
+    return [name for _, name in maps.values()]

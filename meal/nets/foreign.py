@@ -68,7 +68,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
             state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    except pickle.UnpicklingError as error:
+        if "GLOBAL" not in str(error):  # no function that is refused: bytes of something else
+            raise ValueError(f"{path} is not a file of weights") from None
         raise ValueError(
             f"{path} holds more than weights: it would run code when read, and was not read; "
             "have its owner save the state_dict, best as safetensors"
@@ -76,10 +78,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is not a file of weights: {reason}") from None
-    for nest in NESTS:
-        if isinstance(state, Mapping) and isinstance(state.get(nest), Mapping):
-            state = state[nest]
-    tensors = isinstance(state, Mapping) and all(isinstance(v, Tensor) for v in state.values())
+    while isinstance(state, Mapping):
+        inside = [state[nest] for nest in NESTS if isinstance(state.get(nest), Mapping)]
+        if not inside:
+            break
+        state = inside[0]
+    tensors = isinstance(state, Mapping) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    )
     if not tensors or not state:
         raise ValueError(
             f"{path} holds no state of a network, neither at its top nor under {', '.join(NESTS)}"

@@ -5,9 +5,11 @@ Libraries are imported when one of their networks is asked for: `configure` need
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib
 import importlib.util
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 TIMM, TORCHVISION = "timm/", "torchvision/"
+OWN = "networks"  # the folder of the user's own networks
 FORMS = "a name of the zoo, timm/NAME, torchvision/NAME, or package.module:factory"
 
 # Size, channels, mean and deviation that a network wants; None: as the training split has them.
@@ -44,7 +47,7 @@ def check(network: Network) -> None:
         names = list_models(module=importlib.import_module("torchvision.models"))
         known = [] if arch.removeprefix(TORCHVISION) in names else names
     elif ":" in arch:
-        source_file(arch)
+        _factory(arch)
     elif arch not in ZOO:
         raise ValueError(f"arch={arch!r}: unknown; allowed: {', '.join(sorted(ZOO))}, or {FORMS}")
     if known:
@@ -76,19 +79,49 @@ def source_file(arch: str) -> Path:
         raise ValueError(f"arch={arch!r}: {error}; allowed: {FORMS}") from None
     if found is None or not found.origin:
         raise ValueError(f"arch={arch!r}: no module {module!r} is here; allowed: {FORMS}")
-    return Path(found.origin)
+    file = Path(found.origin).resolve()
+    here = file.is_relative_to(Path.cwd()) and "site-packages" not in file.parts
+    if here and not file.is_relative_to(Path.cwd() / OWN):
+        raise ValueError(
+            f"arch={arch!r}: networks of your own belong into the folder {OWN}/, where a change to "
+            "them is noticed"
+        )
+    return file
+
+
+def _factory(arch: str) -> Any:
+    """The function that `package.module:factory` names; ValueError if there is none."""
+    source_file(arch)
+    module, _, name = arch.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module), name, None)
+    except Exception as error:  # the user's code may raise anything
+        raise ValueError(f"arch={arch!r}: {module} cannot be imported: {_told(error)}") from None
+    if not callable(factory):
+        raise ValueError(f"arch={arch!r}: {module} has no function {name!r}")
+    return factory
+
+
+def _told(error: Exception) -> str:
+    """An error of others' code in one line, with its place."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{place}"
 
 
 def source_digest(arch: str) -> str | None:
-    """A digest of the code of a network of the user's own: of all modules in its file's folder.
+    """A digest of the code of a network of the user's own: of all modules of its package.
 
     Part of the slices, so that a change to that code retrains the networks that use it.
     """
     if ":" not in arch or arch.startswith((TIMM, TORCHVISION)):
         return None
     digest = hashlib.sha256()
-    for path in sorted(source_file(arch).parent.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    file, depth = source_file(arch), arch.partition(":")[0].count(".")
+    package = file.parents[depth if file.name == "__init__.py" else max(0, depth - 1)]
+    for path in sorted(package.rglob("*.py")):
+        name = path.relative_to(package).as_posix()
+        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
@@ -104,7 +137,7 @@ def wanted_input(network: Network, channels: int, image_size: int) -> Wanted:
         size = network.input.size or size
         if network.input.mean is not None:
             mean, deviation = network.input.mean, network.input.deviation
-            wanted = len(mean)
+            wanted = max(wanted, len(mean))
     return size, wanted, mean, deviation
 
 
@@ -119,9 +152,9 @@ def build(spec: NetworkSpec) -> nn.Module:
         return ZOO[spec.arch].build(channels, spec.classes, spec.width, size)
     try:
         network = _build_foreign(spec, channels, size)
-    except (TypeError, AttributeError, ImportError) as error:
+    except Exception as error:  # others' code may raise anything
         raise ValueError(
-            f"{spec.arch} cannot be built with options {dict(spec.options)}: {error}"
+            f"{spec.arch} cannot be built with options {dict(spec.options)}: {_told(error)}"
         ) from None
     return _checked(network, spec, (channels, size))
 
@@ -129,6 +162,20 @@ def build(spec: NetworkSpec) -> nn.Module:
 def taps(spec: NetworkSpec) -> tuple[str, ...]:
     """The sub-modules that yield feature maps; empty where they are found by running."""
     return spec.blocks or (ZOO[spec.arch].taps if spec.arch in ZOO else ())
+
+
+def pretrained_classes(arch: str) -> int:
+    """How many classes the published weights of an architecture know."""
+    name = arch.partition("/")[2]
+    if arch.startswith(TIMM):
+        import timm
+
+        card: Any = timm.get_pretrained_cfg(name)
+        return int(card.num_classes)
+    from torchvision.models import get_model_weights
+
+    weights: Any = get_model_weights(name)
+    return len(weights.DEFAULT.meta["categories"])
 
 
 def pretrained_state(spec: NetworkSpec) -> dict[str, Any]:
@@ -142,7 +189,7 @@ def pretrained_state(spec: NetworkSpec) -> dict[str, Any]:
         if spec.arch.startswith(TIMM):
             import timm
 
-            network = timm.create_model(name, pretrained=True, **spec.options)
+            network = timm.create_model(name, pretrained=True, **_sized(spec, {**spec.options}))
         else:
             from torchvision.models import get_model
 
@@ -162,9 +209,7 @@ def _build_foreign(spec: NetworkSpec, channels: int, size: int) -> nn.Module:
 
         name = spec.arch.removeprefix(TIMM)
         arguments = {"num_classes": spec.classes, "in_chans": channels, **spec.options}
-        card = timm.get_pretrained_cfg(name)
-        if card is not None and card.fixed_input_size:
-            arguments.setdefault("img_size", size)
+        arguments = _sized(spec, arguments)
         network: nn.Module = timm.create_model(name, pretrained=False, **arguments)
         return network
     if spec.arch.startswith(TORCHVISION):
@@ -173,10 +218,19 @@ def _build_foreign(spec: NetworkSpec, channels: int, size: int) -> nn.Module:
         name = spec.arch.removeprefix(TORCHVISION)
         built: nn.Module = get_model(name, weights=None, num_classes=spec.classes, **spec.options)
         return built
-    module, _, factory = spec.arch.partition(":")
-    make = getattr(importlib.import_module(module), factory)
-    own: nn.Module = make(channels=channels, classes=spec.classes, image_size=size, **spec.options)
+    own: nn.Module = _factory(spec.arch)(
+        channels=channels, classes=spec.classes, image_size=size, **spec.options
+    )
     return own
+
+
+def _sized(spec: NetworkSpec, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a timm model, with the size of its images where it has to know it."""
+    import timm
+
+    card = timm.get_pretrained_cfg(spec.arch.removeprefix(TIMM))
+    fixed = card is not None and card.fixed_input_size
+    return {"img_size": spec.inner_shape[1], **arguments} if fixed else arguments
 
 
 def _checked(network: Any, spec: NetworkSpec, seen: tuple[int, int]) -> nn.Module:
@@ -187,20 +241,24 @@ def _checked(network: Any, spec: NetworkSpec, seen: tuple[int, int]) -> nn.Modul
     if not isinstance(network, nn.Module):
         raise ValueError(f"{spec.arch} gives {type(network).__name__}, not a torch.nn.Module")
     channels, size = seen
-    try:
-        with torch.no_grad():
-            answer = network.eval()(torch.zeros(2, channels, size, size))
-        shape = tuple(getattr(answer, "shape", ()))
-    except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"{spec.arch} does not take images of {size}x{size} pixels, {channels} channel(s): "
-            f"{reason}"
-        ) from None
-    if shape != (2, spec.classes):
-        raise ValueError(
-            f"{spec.arch} answers two images with shape {shape}; expected (2, {spec.classes})"
-        )
+    for mode in ("eval", "training"):
+        try:
+            tried = network.eval()
+            if mode == "training":
+                tried = copy.deepcopy(network).train()  # BatchNorm would remember the zeros
+            with torch.no_grad():
+                answer = tried(torch.zeros(2, channels, size, size))
+        except Exception as error:  # others' code may raise anything
+            raise ValueError(
+                f"{spec.arch} does not take images of {size}x{size} pixels, {channels} channel(s), "
+                f"in {mode} mode: {_told(error)}"
+            ) from None
+        shape = tuple(getattr(answer, "shape", ())) or type(answer).__name__
+        if shape != (2, spec.classes):
+            raise ValueError(
+                f"{spec.arch} answers two images with {shape} in {mode} mode; expected: "
+                f"(2, {spec.classes}){', as with aux_logits: false' if shape[0] != 2 else ''}"
+            )
     return network.train()
 
 

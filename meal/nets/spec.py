@@ -41,6 +41,7 @@ class NetworkSpec:
         options: keyword arguments for the builder, beyond the zoo.
         blocks: sub-modules whose outputs are feature maps; empty where they are found.
         inputs: what the network sees instead of the images as they are.
+        source: a digest of the user's own code that builds it.
     """
 
     arch: str
@@ -51,6 +52,7 @@ class NetworkSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     blocks: tuple[str, ...] = ()
     inputs: InputSpec | None = None
+    source: str | None = None
 
     @classmethod
     def of(cls, network: Network, data: Prepared) -> NetworkSpec:
@@ -79,6 +81,7 @@ class NetworkSpec:
             options=dict(network.options),
             blocks=tuple(network.blocks),
             inputs=inputs,
+            source=getattr(network, "source", None),
         )
 
     @classmethod
@@ -90,6 +93,7 @@ class NetworkSpec:
             options=card["options"],
             blocks=tuple(card["blocks"]),
             inputs=InputSpec(**inputs) if inputs else None,
+            source=card["source"],
         )
 
     @property

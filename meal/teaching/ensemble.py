@@ -61,6 +61,11 @@ def build_ensemble(
             for file in ("manifest.json", *opened.manifest["files"]):
                 link(opened.folder / file, temporary / name / file)
         answers = [log_softmax(cache.plain_logits("validation")) for cache in members]
+        for name, own in zip(teachers, answers, strict=True):
+            if not np.isfinite(own).all():
+                raise ValueError(
+                    f"the answers of {name} are not finite; mend it with: dvc repro teacher@{name}"
+                )
         choices = {
             "uniform": uniform_weights(len(members)),
             "fitted": fit_weights(answers, labels),

@@ -83,7 +83,7 @@ class OnlineSpeaker:
 
     def __init__(self, cache: AnswerCache, method: Method, device: torch.device) -> None:
         spec, network = weights.load(cache.folder / NETWORK)
-        count = max(cache.blocks, default=1)
+        count = max(cache.blocks, default=0)
         self._network = weights.with_blocks(network, spec, count, cache.manifest["align"])
         self._network.to(device).eval()
         self._blocks = {

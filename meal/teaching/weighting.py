@@ -44,6 +44,8 @@ def fit_weights(log_probabilities: Sequence[Floats], labels: Labels) -> list[flo
         constraints={"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like},
         options={"ftol": 1e-10, "maxiter": 500},
     )
+    if not found.success:
+        raise ValueError(f"the ensemble's weights cannot be fitted: {found.message}")
     weights = np.clip(found.x, 0, None)
     weights[weights < 1e-6] = 0  # what the solver leaves where there is nothing
     return [round(float(weight), 6) for weight in weights / weights.sum()]

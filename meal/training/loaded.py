@@ -34,6 +34,12 @@ def load_teacher(
     spec = NetworkSpec.of(config.network, data)
     network = build(spec)
     if weights == "pretrained":
+        known = origins.pretrained_classes(spec.arch)
+        if known != spec.classes:
+            raise ValueError(
+                f"{key}='pretrained': {spec.arch} knows {known} classes, the dataset has "
+                f"{spec.classes}; train it on them elsewhere, and give that file"
+            )
         state, source = origins.pretrained_state(spec), f"{key}: what is pretrained"
     else:
         path = locate(weights, key, downloads)

@@ -15,7 +15,7 @@ from meal.data.pipelines import PlainPipeline, ViewPipeline
 from meal.data.prepared import Prepared
 from meal.data.views import view_family
 from meal.nets.spec import NetworkSpec
-from meal.nets.weights import build
+from meal.nets.weights import build, with_blocks
 from meal.training.checkpoint import Checkpoints
 from meal.training.engine import History, Objective, ParameterGroup, Run, train
 from meal.training.validation import validator
@@ -62,6 +62,10 @@ def train_supervised(
     settings, seed = config.training, derive_seed(config.network.seed, purpose)
     assert settings is not None
     spec = NetworkSpec.of(config.network, data)
+    network = build(spec, seed)
+    with_blocks(
+        network, spec, 1
+    )  # names of blocks that are not there, before the work and not after
     family = view_family(config.views)
     pipeline = ViewPipeline(PlainPipeline.of(data, "train", device), family)
     labels = data.labels("train").to(device)
@@ -76,7 +80,7 @@ def train_supervised(
     state, history = train(
         Run(
             title=title,
-            objective=SupervisedObjective(build(spec, seed).to(device), settings),
+            objective=SupervisedObjective(network.to(device), settings),
             settings=settings,
             seed=seed,
             steps_per_epoch=steps_per_epoch(len(pipeline), settings.batch_size),

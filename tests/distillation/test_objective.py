@@ -183,7 +183,7 @@ def test_the_discriminators_own_gradient_is_the_same_in_every_mode(mode: str) ->
         grads = [p.grad.flatten() for p in method.discriminators.parameters() if p.grad is not None]
         return torch.cat(grads)
 
-    plain = gradient(adversarial="cooperative", beta=0.0, alpha=0.0)
+    plain = gradient(adversarial="cooperative", beta=0.0, alpha=1.0)
     weighted = gradient(adversarial=mode, beta=3.0, alpha=2.0, eta={"logits": 0.5, "blocks": 0.1})
     assert torch.allclose(plain, weighted, atol=1e-8)
 
@@ -261,6 +261,16 @@ def test_a_step_whose_teacher_has_nothing_discriminated_is_still_a_step() -> Non
     total, parts = method(images, labels, Targets(targets.logits, {}))
     assert total.item() == pytest.approx(parts["similarity"].item())
     total.backward()
+
+
+def test_a_step_with_nothing_to_compare_has_no_gradient_and_no_error() -> None:
+    method = objective(adversarial="off", gamma={"logits": 0.0, "blocks": 1.0}, blocks=[1])
+    images, labels, targets = batch()
+    total, _ = method(images, labels, Targets(targets.logits, {}))
+    total.backward()
+    assert total.item() == 0
+    grads = [p.grad for p in method.network.parameters() if p.grad is not None]
+    assert all(not grad.any() for grad in grads)
 
 
 def test_standardised_logits_are_compared_and_raw_ones_discriminated() -> None:

@@ -63,7 +63,7 @@ def test_one_seed_says_nothing() -> None:
 
 
 def test_where_keeps_the_rows_of_a_value() -> None:
-    chosen = select(runs(), {"distill.blocks": "[1]", "distill.seed": "2"})
+    chosen = select(runs(), {"distill.blocks": "[1]", "distill.seed": "2.0"})
     assert sorted(chosen["score"]) == [2.9, 4.0]
     with pytest.raises(
         ValueError, match=r"distill.seed=7: no experiment has it; there are: 0, 1, 2"

@@ -68,7 +68,7 @@ def test_a_pickle_with_code_in_it_is_refused_and_not_run(tmp_path: Path) -> None
 @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
 def test_a_file_of_something_else_is_an_error(content: bytes, name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=r"w\.\w+ (is not a file of weights|holds more than)"):
+    with pytest.raises(ValueError, match=r"w\.\w+ is not a file of weights"):
         read_state(tmp_path / name)
 
 

@@ -37,6 +37,13 @@ def spec(arch: str, size: int = 32, channels: int = 1, **changes: Any) -> Networ
         (spec("networks.example:small_convnet", blocks=("stage1", "stage3")), {1: 0, 3: 1}),
         (spec("networks.example:small_convnet"), {1: 0, 2: 1, 3: 2}),
         (spec("torchvision/resnet18", size=64, channels=3), {1: 1, 2: 2, 3: 3}),
+        # Channels last: stages of 8 and 4 positions, the second of them after two more.
+        (spec("torchvision/swin_t", channels=3), {1: 0, 3: 1}),
+        # Tokens: twelve layers.
+        (
+            spec("torchvision/vit_b_16", size=64, channels=3, options={"image_size": 64}),
+            {1: 3, 2: 7, 3: 11},
+        ),
     ],
 )
 def test_blocks_are_found_in_any_network(made: NetworkSpec, levels: dict[int, int]) -> None:
@@ -115,6 +122,8 @@ def test_a_network_with_an_input_of_its_own_survives_the_disk(
         ({"arch": "timm/resnet81"}, "arch='timm/resnet81': unknown; nearest: .*resnet18"),
         ({"arch": "torchvision/resnet5"}, "unknown; nearest: .*resnet50"),
         ({"arch": "no_such_module:make"}, "no module 'no_such_module' is here"),
+        ({"arch": "networks.example:no_such"}, "networks.example has no function 'no_such'"),
+        ({"arch": "tests.conftest:tiny_network"}, "belong into the folder networks/"),
         ({"arch": "timm/resnet18", "width": 0.5}, "width=0.5: timm/resnet18 has width 1 alone"),
         ({"arch": "resnet18", "weights": "pretrained"}, "weights='pretrained': resnet18 has none"),
         ({"arch": "resnet18", "options": {"a": 1}}, "networks of the zoo take none"),
@@ -137,9 +146,11 @@ def own_networks(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> No
     ("body", "message"),
     [
         ("return 7", "gives int, not a torch.nn.Module"),
-        ("return nn.Sequential(nn.Flatten(), nn.LazyLinear(4))", r"\(2, 4\); expected \(2, 5\)"),
+        ("return nn.Sequential(nn.Flatten(), nn.LazyLinear(4))", r"\(2, 4\) in eval mode; expected"),
         ("return nn.Conv2d(7, 5, 1)", "does not take images of 32x32 pixels, 1 channel"),
-        ("return nn.Linear(1, 5, nonsense=1)", "cannot be built with options {}"),
+        ("return nn.Linear(1, 5, nonsense=1)", "cannot be built with options {}: TypeError"),
+        ("return {}['x']", r"options {}: KeyError: 'x' \(own_networks.py, line 3\)"),
+        ("return nn.LSTM(1, 5)", "does not take images of"),
     ],
 )  # fmt: skip
 def test_a_network_of_ones_own_that_is_none_is_an_error(
@@ -156,7 +167,8 @@ def test_a_change_to_ones_own_code_changes_its_digest(
 ) -> None:
     own_networks(tmp_path, monkeypatch, "def make(): ...\n")
     before = source_digest("own_networks:make")
-    (tmp_path / "helper.py").write_text("x = 1\n")
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "helper.py").write_text("x = 1\n")
     assert before != source_digest("own_networks:make")
     assert source_digest("resnet18") is None and source_digest("timm/resnet18") is None
 
@@ -173,3 +185,34 @@ def test_random_networks_follow_from_their_seed() -> None:
     key = "stages.0.blocks.0.conv_dw.weight"
     assert torch.equal(one[key], same[key]) and not torch.equal(one[key], other[key])
     assert isinstance(build(made), nn.Module)
+
+
+def test_the_last_map_of_a_size_is_a_stages_not_an_inner_branch_of_the_next() -> None:
+    made = spec("torchvision/regnet_y_400mf", size=64, channels=3)
+    blocks = with_blocks(build(made), made, 3).eval()
+    images = torch.randn(1, *made.shape)
+    network: Any = blocks.network
+    stem = network.stem(images)
+    first = network.trunk_output.block1(stem)
+    second = network.trunk_output.block2(first)
+    expected = [stem, first, second, network.trunk_output.block3(second)]
+    found = blocks._features(images, None)[1]
+    large = [value for value in found.values() if value.shape[-1] >= 4]
+    for value, wanted in zip(large, expected, strict=True):
+        assert torch.allclose(value, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8, 24), (2, 24, 8, 8)])
+def test_channels_are_found_on_either_side(shape: tuple[int, ...]) -> None:
+    features = torch.randn(shape)
+    expected = features.movedim(3, 1) if shape[-1] == 24 else features
+    assert torch.equal(as_map(features), expected)
+
+
+def test_a_mean_of_one_number_serves_three_channels(data: Prepared) -> None:
+    network = Network(
+        arch="torchvision/resnet18", input={"size": 32, "mean": [0.5], "deviation": [0.2]}
+    )
+    made = NetworkSpec.of(network, data)
+    assert made.inputs is not None and made.inputs.channels == 3
+    assert build(made).eval()(torch.randn(2, *data.shape)).shape == (2, 3)

@@ -160,13 +160,7 @@ def test_timms_pretrained_weights_come_from_its_hub(tmp_path: Path) -> None:
 def test_pretrained_heads_of_other_classes_are_an_error(
     data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from torchvision.models import get_model, get_model_weights
-
-    name = get_model_weights("squeezenet1_1").DEFAULT.url.rsplit("/", 1)[-1]
-    folder = tmp_path / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    torch.save(get_model("squeezenet1_1").state_dict(), folder / name)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # where no download may appear
     config = teacher({"arch": "torchvision/squeezenet1_1", "weights": "pretrained"})
-    with pytest.raises(ValueError, match=r"classifier.1.bias \(1000,\) for \(3,\)"):
+    with pytest.raises(ValueError, match="knows 1000 classes, the dataset has 3"):
         load_teacher(config, data, CPU, tmp_path)
