@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3
 
-.PHONY: env repro test test-slow lint lock-check bench soak
+.PHONY: env repro test test-slow lint lock-check bench soak audit
 
 env: .venv/.installed
 
@@ -35,6 +35,12 @@ lock-check: env
 # Ratios, both sides interleaved in one process; writes reports/benchmarks. About half an hour.
 bench: env
 	python -m tests.benchmarks
+
+# Known vulnerabilities of the pinned packages, from PyPI's advisories: needs a network.
+audit:
+	test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && \
+	  .venv-audit/bin/python -m pip install --quiet pip-audit==2.10.1; }
+	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 # Stages killed at N moments and run again; prints killed, resumed, differing.
 N ?= 100
