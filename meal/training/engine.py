@@ -104,7 +104,9 @@ def make_optimizer(objective: Objective) -> torch.optim.Optimizer:
         }
         for group in objective.parameter_groups()
     ]
-    optimizer = torch.optim.SGD(groups, fused=True)
+    # Measured (reports/benchmarks/options.json): fused steps are no faster on a CPU.
+    fused = next(objective.parameters()).device.type == "cuda"
+    optimizer = torch.optim.SGD(groups, fused=fused, foreach=not fused)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             # The fused step wants a buffer for all or for none, and a parameter that belongs to

@@ -14,7 +14,7 @@ from tests.benchmarks.step_cost import BATCH, spec
 
 
 def step(
-    network_spec: NetworkSpec, channels_last: bool = True, fused: bool = True,
+    network_spec: NetworkSpec, channels_last: bool = True, fused: bool = False,
     bfloat16: bool = False, compiled: bool = False, deterministic: bool = True,
 ) -> Callable[[], None]:  # fmt: skip
     """A supervised training step with some options."""
@@ -46,9 +46,9 @@ def run(repeats: int = 9) -> None:
     for arch, width in (("resnet18", 0.25), ("mobilenet", 0.5)):
         network_spec = spec(arch, width)
         sides = {
-            "default (channels_last, fused SGD, float32, deterministic)": step(network_spec),
+            "default (channels_last, foreach SGD, float32, deterministic)": step(network_spec),
             "contiguous": step(network_spec, channels_last=False),
-            "foreach SGD": step(network_spec, fused=False),
+            "fused SGD": step(network_spec, fused=True),
             "bfloat16": step(network_spec, bfloat16=True),
             "not deterministic": step(network_spec, deterministic=False),
             "torch.compile": step(network_spec, compiled=True),
