@@ -73,14 +73,14 @@ class Target:
         self._remove(stage)
         if moment.random() < 0.5:  # at a change to a file
             at = moment.randint(1, self._changes[stage])
-            said = self._run(stage, number, at)
+            killed = self._run(stage, number, at)[1]
             where = f"{stage}, signal {number}, before change {at} of {self._changes[stage]}"
         else:
             after = moment.uniform(0.2, 1.0) * self._seconds[stage]
-            said = self._run(stage, number, after=after)
+            killed = self._run(stage, number, after=after)[1]
             where = f"{stage}, signal {number}, after {after:.2f} s"
-        tally.killed += "changes" not in said or "error" in said or "received" in said
-        again = self._run(stage)
+        tally.killed += killed != 0  # else it was done before
+        again = self._run(stage)[0]
         tally.resumed += "resumed after" in again
         found = self._hashes(stage)
         if found != self._expected[stage]:
@@ -91,13 +91,16 @@ class Target:
         if stage not in self._expected:
             self._remove(stage)
             started = time.monotonic()
-            said = self._run(stage)
+            said = self._run(stage)[0]
             self._seconds[stage] = time.monotonic() - started
             self._changes[stage] = int(said.split("changes")[-1])
             self._expected[stage] = self._hashes(stage)
             assert self._expected[stage]
 
-    def _run(self, stage: str, number: int = 0, at: int = -1, after: float | None = None) -> str:
+    def _run(
+        self, stage: str, number: int = 0, at: int = -1, after: float | None = None
+    ) -> tuple[str, int]:
+        """Run a stage; what it printed, and its exit status."""
         command = [sys.executable, "-c", HARNESS, str(int(number)), str(at), *stage.split()]
         process = subprocess.Popen(
             command,
@@ -111,7 +114,7 @@ class Target:
                 process.wait(after)
             except subprocess.TimeoutExpired:
                 process.send_signal(number)
-        return process.communicate()[0]
+        return process.communicate()[0], process.returncode
 
     def _remove(self, stage: str) -> None:
         """As DVC does before it runs a stage."""
