@@ -43,14 +43,14 @@ def results() -> None:
     from meal.files import read_json
     from meal.reporting.tables import heading, results_table
 
-    try:
-        manifest = read_json(Path("artifacts/data/manifest.json"))
-        table = results_table(read_json(Path("reports/metrics.json")))
+    with _errors():
+        try:
+            manifest = read_json(Path("artifacts/data/manifest.json"))
+            table = results_table(read_json(Path("reports/metrics.json")))
+        except (ValueError, KeyError) as error:
+            reason = f"the last run lacks {error}" if isinstance(error, KeyError) else error
+            raise ValueError(f"{reason}; run: dvc repro") from None
         typer.echo(f"{heading(manifest)}\n\n{table}")
-    except (ValueError, KeyError) as error:
-        reason = f"the last run lacks {error}" if isinstance(error, KeyError) else error
-        typer.echo(f"error: {reason}; run: dvc repro", err=True)
-        raise typer.Exit(1) from None
 
 
 @app.command()

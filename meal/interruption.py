@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import signal
 import threading
-from types import FrameType, TracebackType
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -18,30 +20,27 @@ class Interrupted(Exception):  # noqa: N818 - not an error: it was asked for
         self.status = 128 + number
 
 
+@dataclass
 class Interruption:
-    """While entered, SIGTERM and Ctrl-C are noted in `requested`; a second one ends at once."""
+    """The signal that was noted, if one was."""
 
-    def __init__(self) -> None:
-        self.requested: int | None = None
-        self._before: dict[int, Any] = {}
+    requested: int | None = None
 
-    def __enter__(self) -> Interruption:
-        """Begin to note."""
-        if threading.current_thread() is threading.main_thread():  # elsewhere they cannot be caught
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Put the handlers from before back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+@contextmanager
+def noted_signals() -> Iterator[Interruption]:
+    """While entered, SIGTERM and Ctrl-C are noted; a second one ends at once."""
+    interruption = Interruption()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.requested is not None:
+    def note(number: int, frame: FrameType | None) -> None:
+        if interruption.requested is not None:
             raise KeyboardInterrupt
-        self.requested = number
+        interruption.requested = number
+
+    main = threading.current_thread() is threading.main_thread()  # elsewhere none can be caught
+    before = {number: signal.signal(number, note) for number in SIGNALS} if main else {}
+    try:
+        yield interruption
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from meal.data.pipelines import PlainPipeline
 from meal.data.prepared import open_prepared
 from meal.device import select_device
 from meal.evaluation.costs import cost_rows, count
 from meal.files import atomic_folder, write_json
 from meal.metrics import log_softmax, score
 from meal.nets import weights
-from meal.nets.inference import split_logits
+from meal.nets.inference import plain_logits
 from meal.teaching.ensemble import Ensemble
 from stages.common import (
     BASELINE,
@@ -27,11 +28,11 @@ from stages.common import (
 def main() -> None:
     """Write the metrics, and every model's log-probabilities on every test image."""
     data, ensemble, device = open_prepared(DATA), Ensemble(ENSEMBLE), select_device(runtime())
-    labels = data.labels("test").numpy()
+    images, labels = PlainPipeline.of(data, "test", device), data.labels("test").numpy()
     answers, teachers = ensemble.log_probabilities("test")
     for name, folder in (("baseline", BASELINE), ("student", STUDENT)):
         spec, network = weights.load(folder)
-        answers[name] = log_softmax(split_logits(network.to(device), data, "test", device))
+        answers[name] = log_softmax(plain_logits(network.to(device), images))
     scores = score(answers, teachers, labels)
     costs = {name: count(ensemble.spec(name)) for name in ensemble.teachers}
     scores["cost"] = cost_rows(count(spec), costs)  # the baseline's network is the student's

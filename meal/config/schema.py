@@ -2,66 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-RESERVED = "mean"  # the ensemble's folder of that name
-
-
-def _name(value: str) -> str:
-    """Names become names of files and of DVC stages."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", value) or value == RESERVED:
-        raise ValueError(
-            f"a name is 1 to 64 letters, digits, '-' and '_', and not {RESERVED!r}, which is taken"
-        )
-    return value
-
-
-def _device(value: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
-        raise ValueError("allowed: auto, cpu, cuda, cuda:N")
-    return value
-
-
-def _no_bool(value: object) -> object:
-    """YAML's `yes` and `true` would otherwise pass as the number 1."""
-    if isinstance(value, bool):
-        raise ValueError("a number is expected, not a truth value")
-    return value
-
-
-def _scale(value: tuple[float, float]) -> tuple[float, float]:
-    """Shares of an image's area, the smaller first."""
-    if not value[0] <= value[1] <= 1:
-        raise ValueError("two shares of the area are expected, the smaller first, at most 1")
-    return value
-
-
-def _off(value: object) -> object:
-    """YAML 1.1 reads a bare `off` as false; params.yaml may write it without quotes."""
-    return "off" if value is False else value
-
-
-Name = Annotated[str, AfterValidator(_name)]
-Positive = Annotated[float, BeforeValidator(_no_bool), Field(gt=0)]
-NonNegative = Annotated[float, BeforeValidator(_no_bool), Field(ge=0)]
-Fraction = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, lt=1)]
-Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
-Index = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]
-Scale = Annotated[tuple[Positive, Positive], AfterValidator(_scale)]
-Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**63)]
-
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-Crop = Literal["padded", "resized"]
-Precision = Literal["float32", "bfloat16"]
-Similarity = Literal["ce", "kl", "l1", "l2", "l1_soft", "l2_soft"]
-Adversarial = Annotated[
-    Literal["off", "minimax", "non_saturating", "cooperative"], BeforeValidator(_off)
-]
-Selection = Literal["random", "mean", "random_per_image"]
+from meal.config.fields import (
+    Adversarial,
+    Count,
+    Crop,
+    Device,
+    Fraction,
+    Integer,
+    Name,
+    NonNegative,
+    Number,
+    Positive,
+    Precision,
+    Scale,
+    Seed,
+    Selection,
+    Sha256,
+    Similarity,
+)
 
 
 class Section(BaseModel):
@@ -89,7 +51,7 @@ class WeightsFile(Section):
 class NetworkInput(Section):
     """What a network was trained to see, where that is not what the training split gives."""
 
-    size: Annotated[int, BeforeValidator(_no_bool), Field(ge=8, le=1024)] | None = None
+    size: Annotated[Integer, Field(ge=8, le=1024)] | None = None
     mean: list[float] | None = None
     deviation: list[Positive] | None = None
 
@@ -123,8 +85,8 @@ class Data(Section):
     """How the images are prepared and split."""
 
     root: str | None = None
-    image_size: Annotated[int, BeforeValidator(_no_bool), Field(ge=16, le=64)] | None = None
-    validation_fraction: Annotated[float, BeforeValidator(_no_bool), Field(gt=0, lt=1)] = 0.1
+    image_size: Annotated[Integer, Field(ge=16, le=64)] | None = None
+    validation_fraction: Annotated[Number, Field(gt=0, lt=1)] = 0.1
     split_seed: Seed = 0
 
 
@@ -134,7 +96,7 @@ class Views(Section):
     seed: Seed = 0
     count: Count | Literal["all"] = 8
     crop: Crop = "padded"
-    crop_padding: Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=16)] = 4
+    crop_padding: Annotated[Integer, Field(ge=0, le=16)] = 4
     scale: Scale = (0.35, 1.0)
     flip: bool | Literal["auto"] = "auto"
 
@@ -211,7 +173,7 @@ class Training(Optimisation):
     """One run of the training loop. `batch_size` counts images."""
 
     epochs: Count
-    batch_size: Annotated[int, BeforeValidator(_no_bool), Field(ge=2)]
+    batch_size: Annotated[Integer, Field(ge=2)]
     precision: Precision = "float32"
 
 
@@ -297,7 +259,7 @@ class Cache(Section):
     enabled: bool = True
     top_k: Count | None = None
     dtype: Literal["float16", "float32"] = "float16"
-    blocks: Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=8)] = 3
+    blocks: Annotated[Integer, Field(ge=0, le=8)] = 3
     align: Literal["spatial", "projected"] = "spatial"
 
 
@@ -310,7 +272,7 @@ class EnsembleSettings(Section):
 class Runtime(Section):
     """What changes speed and nothing else; part of no slice, so that it re-runs nothing."""
 
-    device: Annotated[str, AfterValidator(_device)] = "auto"
+    device: Device = "auto"
     deterministic: bool = True
     checkpoint_minutes: Positive = 10.0
 

@@ -17,6 +17,7 @@ from meal.distillation.mixup import mix
 from meal.distillation.objective import DistillationObjective
 from meal.files import user_folder
 from meal.nets.foreign import load_state, locate, read_state
+from meal.nets.origins import specify
 from meal.nets.spec import NetworkSpec
 from meal.nets.weights import build, with_blocks
 from meal.teaching.ensemble import Ensemble
@@ -44,7 +45,7 @@ def distil(
     settings = config.distill
     family = view_family(config.views)
     ensemble.check(data.fingerprint, family.identity, config.view_count)
-    spec = NetworkSpec.of(config.network, data)
+    spec = specify(config.network, data)
     seed = derive_seed(settings.seed, Purpose.STUDENT)
     network = build(spec, seed)
     if settings.init is not None:

@@ -25,7 +25,6 @@ from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
 from tqdm import tqdm
 
 from meal.config.loading import load_params
-from meal.config.schema import Params
 from meal.files import fingerprint
 from meal.nets.resolving import checked_slices, weights_files
 
@@ -55,20 +54,19 @@ def plan(overrides: Sequence[str], params: Path) -> list[Trial]:
     except Exception as error:  # Hydra's parser has many
         reason = " ".join(str(error).split())
         raise ValueError(f"-S {' '.join(overrides)}: {reason}") from None
-    varied = {flag.split("=", 1)[0] for sweep in sweeps for flag in sweep[str(params)]}
-    constant = {
-        key
-        for key in varied
-        if len({_value(sweep[str(params)], key) for sweep in sweeps}) == 1 and len(sweeps) > 1
-    }
-    return [_trial(tuple(sweep[str(params)]), params, constant) for sweep in sweeps]
+    grid = [tuple(sweep[str(params)]) for sweep in sweeps]
+    columns = zip(*grid, strict=True)
+    varied = {_key(column[0]) for column in columns if len(set(column)) > 1}
+    code = _code_digest()
+    return [_trial(flags, params, varied, code) for flags in grid]
 
 
 def run(trials: Sequence[Trial], target: str, jobs: int) -> list[str]:
     """Run what is not there yet, `jobs` experiments at a time; return the names that failed."""
     repo = Repo()
     queue = repo.experiments.celery_queue
-    missing = [trial for trial in trials if trial.name not in set(finished(repo))]
+    there = set(finished(repo))
+    missing = [trial for trial in trials if trial.name not in there]
     waiting = {entry.name for entry in [*queue.iter_queued(), *queue.iter_active()]}
     for trial in missing:
         if trial.name not in waiting:
@@ -94,11 +92,11 @@ def finished(repo: Repo) -> Iterator[str]:
         yield from (name for name, _ in experiments)
 
 
-def _value(overrides: Sequence[str], key: str) -> str:
-    return next(flag for flag in overrides if flag.split("=", 1)[0] == key)
+def _key(flag: str) -> str:
+    return flag.split("=", 1)[0]
 
 
-def _trial(overrides: tuple[str, ...], params: Path, constant: set[str]) -> Trial:
+def _trial(overrides: tuple[str, ...], params: Path, varied: set[str], code: str) -> Trial:
     """Check one combination, and name it by what varies and by all of its parameters."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / params.name
@@ -119,15 +117,15 @@ def _trial(overrides: tuple[str, ...], params: Path, constant: set[str]) -> Tria
     words = [
         f"{key.rsplit('.', 1)[-1]}-{'none' if value == '[]' else value}"
         for key, value in pairs
-        if key not in constant
+        if key in varied or not varied
     ]
     readable = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(words)).strip("-")
-    return Trial(f"{readable}-{_fingerprint(checked)}", overrides)
+    content = checked.model_dump(mode="json", exclude={"runtime"})
+    return Trial(f"{readable}-{fingerprint({'params': content, 'code': code})[:8]}", overrides)
 
 
-def _fingerprint(params: Params) -> str:
-    """Of all parameters, and of what differs from the commit that the experiments derive from."""
-    content = params.model_dump(mode="json", exclude={"runtime"})
+def _code_digest() -> str:
+    """A digest of how the code differs from the commit that the experiments derive from."""
     command = ("git", "diff", "HEAD", "--", "meal", "stages", "networks", "dvc.yaml")
     changed = subprocess.run(command, capture_output=True, check=False).stdout
-    return fingerprint({"params": content, "code": hashlib.sha256(changed).hexdigest()})[:8]
+    return hashlib.sha256(changed).hexdigest()

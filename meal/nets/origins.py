@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meal.config.schema import Network
-from meal.nets.spec import NetworkSpec
+from meal.config.slices import NetworkSlice
+from meal.nets.spec import InputSpec, NetworkSpec
 from meal.nets.zoo import ZOO
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from meal.data.prepared import Prepared
 
 TIMM, TORCHVISION = "timm/", "torchvision/"
 OWN = "networks"  # the folder of the user's own networks
@@ -125,7 +128,35 @@ def source_digest(arch: str) -> str | None:
     return digest.hexdigest()
 
 
-def wanted_input(network: Network, channels: int, image_size: int) -> Wanted:
+def specify(network: NetworkSlice, data: Prepared) -> NetworkSpec:
+    """The specification of a configured network for prepared data."""
+    channels, image_size, _ = data.shape
+    known = data.manifest["mean"], data.manifest["deviation"]
+    size, wanted, mean, deviation = _wanted_input(network, channels, image_size)
+    inputs = None
+    if (size, wanted) != (image_size, channels) or mean is not None:
+        inputs = InputSpec(
+            size=size,
+            channels=wanted,
+            mean=tuple(mean or known[0]),
+            deviation=tuple(deviation or known[1]),
+            data_mean=tuple(known[0]),
+            data_deviation=tuple(known[1]),
+        )
+    return NetworkSpec(
+        arch=network.arch,
+        width=network.width,
+        channels=channels,
+        image_size=image_size,
+        classes=data.classes,
+        options=dict(network.options),
+        blocks=tuple(network.blocks),
+        inputs=inputs,
+        source=network.source,
+    )
+
+
+def _wanted_input(network: Network, channels: int, image_size: int) -> Wanted:
     """What a network wants to see, for images of `channels` and `image_size`."""
     size, wanted, mean, deviation = image_size, channels, None, None
     if network.weights == "pretrained":

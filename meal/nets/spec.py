@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from meal.config.schema import Network
-    from meal.data.prepared import Prepared
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -53,36 +49,6 @@ class NetworkSpec:
     blocks: tuple[str, ...] = ()
     inputs: InputSpec | None = None
     source: str | None = None
-
-    @classmethod
-    def of(cls, network: Network, data: Prepared) -> NetworkSpec:
-        """The specification of a configured network for prepared data."""
-        from meal.nets.origins import wanted_input
-
-        channels, image_size, _ = data.shape
-        inputs = None
-        size, wanted, mean, deviation = wanted_input(network, channels, image_size)
-        known = data.manifest["mean"], data.manifest["deviation"]
-        if (size, wanted) != (image_size, channels) or mean is not None:
-            inputs = InputSpec(
-                size=size,
-                channels=wanted,
-                mean=tuple(mean or known[0]),
-                deviation=tuple(deviation or known[1]),
-                data_mean=tuple(known[0]),
-                data_deviation=tuple(known[1]),
-            )
-        return cls(
-            arch=network.arch,
-            width=network.width,
-            channels=channels,
-            image_size=image_size,
-            classes=data.classes,
-            options=dict(network.options),
-            blocks=tuple(network.blocks),
-            inputs=inputs,
-            source=getattr(network, "source", None),
-        )
 
     @classmethod
     def read(cls, card: Mapping[str, Any]) -> NetworkSpec:

@@ -153,11 +153,7 @@ class TargetReader:
     def targets(self, batch: ViewBatch) -> Targets:
         """The answers to a batch."""
         if not self._per_image:
-            number = (
-                0
-                if self._mean
-                else int(self._choose(batch.step, torch.zeros(1, dtype=torch.int64)))
-            )
+            number = 0 if self._mean else int(self._choose(batch.step, batch.rows.new_zeros(1)))
             logits, blocks = self._speakers[number].answers(batch)
             whole: Blocks = {block: (values, None) for block, values in blocks.items()}
             return Targets(logits, whole, None if self._mean else self._names[number])

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from meal.config.schema import Optimisation, Training
 from meal.data.batches import Purpose, derive_seed
-from meal.interruption import Interrupted, Interruption
+from meal.interruption import Interrupted, Interruption, noted_signals
 from meal.progress import Progress
 from meal.training.checkpoint import Checkpoints
 from meal.training.schedule import factor
@@ -141,7 +141,10 @@ class _Trainer:
     def train(self) -> tuple[dict[str, Tensor], History]:
         run, epochs = self._run, self._run.settings.epochs
         total = epochs * run.steps_per_epoch
-        with Interruption() as interruption, Progress(run.title, total, "steps", self._step) as bar:
+        with (
+            noted_signals() as interruption,
+            Progress(run.title, total, "steps", self._step) as bar,
+        ):
             while len(self._history) < epochs:
                 self._train_epoch(bar, interruption)
                 self._end_epoch(bar)

@@ -31,7 +31,7 @@ def load_teacher(
     """
     weights, key = config.network.weights, f"networks.{config.name}.weights"
     assert weights is not None
-    spec = NetworkSpec.of(config.network, data)
+    spec = origins.specify(config.network, data)
     network = build(spec)
     if weights == "pretrained":
         known = origins.pretrained_classes(spec.arch)

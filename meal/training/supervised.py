@@ -14,6 +14,7 @@ from meal.data.batches import Purpose, derive_seed, epoch_batches, steps_per_epo
 from meal.data.pipelines import PlainPipeline, ViewPipeline
 from meal.data.prepared import Prepared
 from meal.data.views import view_family
+from meal.nets.origins import specify
 from meal.nets.spec import NetworkSpec
 from meal.nets.weights import build, with_blocks
 from meal.training.checkpoint import Checkpoints
@@ -61,11 +62,10 @@ def train_supervised(
     """
     settings, seed = config.training, derive_seed(config.network.seed, purpose)
     assert settings is not None
-    spec = NetworkSpec.of(config.network, data)
+    spec = specify(config.network, data)
     network = build(spec, seed)
-    with_blocks(
-        network, spec, 1
-    )  # names of blocks that are not there, before the work and not after
+    if spec.blocks:  # names that are not there are said before the work, not after
+        with_blocks(build(spec), spec, 1)  # another one: its hooks would hold every step's maps
     family = view_family(config.views)
     pipeline = ViewPipeline(PlainPipeline.of(data, "train", device), family)
     labels = data.labels("train").to(device)

@@ -10,11 +10,7 @@ from tests.benchmarks.common import REPORTS
 
 def draw() -> None:
     """Draw `step_cost.json` as one SVG."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "meal"
-    from matplotlib import pyplot as plt
+    from meal.reporting.figures import plt, save
 
     frame = pd.DataFrame(read_json(REPORTS / "step_cost.json")["rows"])
     students = list(dict.fromkeys(frame["student"]))
@@ -30,4 +26,4 @@ def draw() -> None:
     axes[0].set_ylabel("cost of a step\n(plain supervised step = 1)")
     axes[-1].legend(fontsize=8, loc="upper left")
     figure.tight_layout()
-    figure.savefig(REPORTS / "step_cost.svg", metadata={"Date": None})
+    save(figure, REPORTS / "step_cost.svg")

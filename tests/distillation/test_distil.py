@@ -1,17 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from meal.config.schema import Network
-from meal.config.slices import CacheSlice, DistillSlice
+from meal.config.slices import CacheSlice, DistillSlice, NetworkSlice
 from meal.data.prepared import Prepared
 from meal.distillation.distil import distil
 from meal.files import sha256
-from meal.nets.spec import NetworkSpec
+from meal.nets.origins import specify
 from meal.nets.weights import build, save
 from meal.teaching.build import build_cache
 from meal.teaching.ensemble import Ensemble, build_ensemble
@@ -49,6 +50,21 @@ def run(data: Prepared, ensemble: Ensemble, folder: Path, **changes: Any) -> Any
     return distil(config, data, ensemble, CPU, Checkpoints(work))
 
 
+@contextmanager
+def dies_after_two_epochs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What runs within is interrupted when its second epoch is saved."""
+    save = Checkpoints.save
+
+    def save_and_die(self: Checkpoints, step: int, state: dict[str, Any]) -> None:
+        save(self, step, state)
+        if len(state["history"]) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Checkpoints, "save", save_and_die)
+        yield
+
+
 @pytest.mark.parametrize("mode", ["off", "minimax", "non_saturating", "cooperative"])
 @pytest.mark.parametrize("selection", ["random", "mean", "random_per_image"])
 def test_every_mode_and_selection_learns_from_the_teachers(
@@ -63,15 +79,7 @@ def test_an_interrupted_student_ends_with_the_same_bytes(
     data: Prepared, ensemble: Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, whole, history = run(data, ensemble, tmp_path / "whole")
-    save = Checkpoints.save
-
-    def save_and_die(self: Checkpoints, step: int, state: dict[str, Any]) -> None:
-        save(self, step, state)
-        if len(state["history"]) == 2:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Checkpoints, "save", save_and_die)
+    with dies_after_two_epochs(monkeypatch):
         run(data, ensemble, tmp_path / "parts")
     _, resumed, resumed_history = run(data, ensemble, tmp_path / "parts")
     assert resumed_history == history
@@ -172,15 +180,7 @@ def test_an_average_of_the_weights_is_kept_and_resumed(
     _, last, _ = run(data, ensemble, tmp_path / "a")
     _, averaged, history = run(data, ensemble, tmp_path / "b", ema=0.9)
     assert not torch.equal(last["5.weight"], averaged["5.weight"])
-    save = Checkpoints.save
-
-    def save_and_die(self: Checkpoints, step: int, state: dict[str, Any]) -> None:
-        save(self, step, state)
-        if len(state["history"]) == 2:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Checkpoints, "save", save_and_die)
+    with dies_after_two_epochs(monkeypatch):
         run(data, ensemble, tmp_path / "c", ema=0.9)
     _, resumed, resumed_history = run(data, ensemble, tmp_path / "c", ema=0.9)
     assert resumed_history == history
@@ -203,7 +203,7 @@ def test_networks_of_any_structure_teach_one_student_block_by_block(
     align: str, data: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, network in UNLIKE.items():
-        spec = NetworkSpec.of(Network.model_validate(network), data)
+        spec = specify(NetworkSlice.model_validate(network), data)
         save(tmp_path / name, spec, dict(build(spec, seed=1).state_dict()))
         config = CacheSlice.model_validate(
             {"name": name, "views": VIEWS, "view_count": 2, "cache": {"align": align}}

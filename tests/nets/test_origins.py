@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from meal.config.schema import Network
+from meal.config.slices import NetworkSlice
 from meal.data.prepared import Prepared
 from meal.nets.blocks import as_map, levels_of
 from meal.nets.inputs import InputAdapter
-from meal.nets.origins import check, source_digest
+from meal.nets.origins import check, source_digest, specify
 from meal.nets.spec import InputSpec, NetworkSpec
 from meal.nets.weights import build, load, save, with_blocks
 
@@ -104,8 +105,8 @@ def test_an_adapter_undoes_one_normalisation_and_does_another() -> None:
 def test_a_network_with_an_input_of_its_own_survives_the_disk(
     data: Prepared, tmp_path: Path
 ) -> None:
-    network = Network(arch="torchvision/resnet18", input={"size": 32})
-    made = NetworkSpec.of(network, data)
+    network = NetworkSlice(arch="torchvision/resnet18", input={"size": 32})
+    made = specify(network, data)
     assert made.inputs is not None
     assert (made.inputs.size, made.inputs.channels) == (32, 3)
     built = build(made, seed=1).eval()
@@ -210,9 +211,9 @@ def test_channels_are_found_on_either_side(shape: tuple[int, ...]) -> None:
 
 
 def test_a_mean_of_one_number_serves_three_channels(data: Prepared) -> None:
-    network = Network(
+    network = NetworkSlice(
         arch="torchvision/resnet18", input={"size": 32, "mean": [0.5], "deviation": [0.2]}
     )
-    made = NetworkSpec.of(network, data)
+    made = specify(network, data)
     assert made.inputs is not None and made.inputs.channels == 3
     assert build(made).eval()(torch.randn(2, *data.shape)).shape == (2, 3)

@@ -80,3 +80,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     made.first_run = made.stages_run("dvc", "repro")  # type: ignore[attr-defined]
     made.commit("first run")
     yield made
+
+
+@pytest.fixture
+def clean(project: Project) -> Iterator[Project]:
+    """The project at its first commit, with the outputs of that commit."""
+    project.run("git", "checkout", "-q", "-f", "main")
+    project.run("git", "clean", "-fdq")
+    project.run("dvc", "checkout", "-q", "-f")
+    yield project

@@ -7,7 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -50,14 +50,12 @@ OPENERS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.fixture
-def artifacts(project: Project, tmp_path: Path) -> Iterator[Path]:
+def artifacts(clean: Project, tmp_path: Path) -> Path:
     """A copy of what the project's stages have left."""
-    project.run("git", "checkout", "-q", "-f", "main")
-    project.run("dvc", "checkout", "-q", "-f")
-    shutil.copytree(project.folder / "artifacts", tmp_path / "artifacts")
+    shutil.copytree(clean.folder / "artifacts", tmp_path / "artifacts")
     for path in (tmp_path / "artifacts").rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
-    yield tmp_path / "artifacts"
+    return tmp_path / "artifacts"
 
 
 def flip(path: Path) -> None:
@@ -133,21 +131,18 @@ runpy.run_module("stages." + stage, run_name="__main__")
     ],
 )
 def test_a_full_disk_is_one_line_and_leaves_nothing_that_looks_whole(
-    stage: str, output: str, project: Project
+    stage: str, output: str, clean: Project
 ) -> None:
     """Files may not grow beyond 2 KiB: every write of weight fails, as on a full disk."""
     assert hasattr(resource, "RLIMIT_FSIZE")
-    project.run("git", "checkout", "-q", "-f", "main")
-    project.run("dvc", "checkout", "-q", "-f")
-    shutil.rmtree(project.folder / output)  # as DVC does before it runs a stage
+    shutil.rmtree(clean.folder / output)  # as DVC does before it runs a stage
     result = subprocess.run(
         [sys.executable, "-c", FULL, "2048", *stage.split()],
-        cwd=project.folder,
+        cwd=clean.folder,
         capture_output=True,
         text=True,
     )
     last = result.stderr.strip().splitlines()[-1]
     assert result.returncode == 1
     assert last.startswith("error: ") and "Traceback" not in result.stderr
-    assert not (project.folder / output).exists()
-    project.run("dvc", "checkout", "-q", "-f")
+    assert not (clean.folder / output).exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,6 @@ from meal.files import sha256
 from tests.stages.conftest import Project
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def clean(project: Project) -> Iterator[Project]:
-    project.run("git", "checkout", "-q", "-f", "main")
-    project.run("git", "clean", "-fdq")
-    project.run("dvc", "checkout", "-q", "-f")
-    yield project
 
 
 def change(project: Project, networks: dict[str, Any], **keys: Any) -> None:

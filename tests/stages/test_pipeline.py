@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,15 +22,6 @@ ALL = [
     "configure", "prepare", "teacher@vgg", "teacher@resnet", "teacher@preact", "cache@vgg",
     "cache@resnet", "cache@preact", "ensemble", "baseline", "distill", "evaluate",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def clean(project: Project) -> Iterator[Project]:
-    """The project at its first commit, with the outputs of that commit."""
-    project.run("git", "checkout", "-q", "-f", "main")
-    project.run("git", "clean", "-fdq")
-    project.run("dvc", "checkout", "-q", "-f")
-    yield project
 
 
 def test_a_first_run_runs_every_stage_once(project: Project) -> None:

@@ -17,6 +17,7 @@ from meal.data.prepared import Prepared
 from meal.device import select_device
 from meal.interruption import Interrupted
 from meal.progress import Progress
+from meal.training import supervised
 from meal.training.checkpoint import Checkpoints
 from meal.training.engine import Objective, ParameterGroup, Run, train
 from meal.training.schedule import factor
@@ -62,6 +63,22 @@ def test_the_same_seed_gives_the_same_bytes_and_purposes_differ(
     (_, baseline, _), _ = run_supervised(data, tmp_path / "c", Purpose.BASELINE, epochs=2)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["5.weight"], baseline["5.weight"])
+
+
+def test_nothing_listens_to_the_maps_of_a_network_that_learns_labels(
+    data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hook left on it would hold the feature maps of every step, with their graphs."""
+    trained: list[Run] = []
+
+    def spy(run: Run) -> Any:
+        trained.append(run)
+        return train(run)
+
+    monkeypatch.setattr(supervised, "train", spy)
+    run_supervised(data, tmp_path / "work", epochs=1)
+    modules = trained[0].objective.network.modules()
+    assert not any(module._forward_hooks for module in modules)
 
 
 @pytest.mark.parametrize("stop_after", [1, 3])

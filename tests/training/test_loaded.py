@@ -21,6 +21,7 @@ from meal.data.preparation import prepare
 from meal.data.prepared import Prepared
 from meal.data.sources import RawImages, Source
 from meal.files import sha256
+from meal.nets.origins import specify
 from meal.nets.spec import NetworkSpec
 from meal.nets.weights import build
 from meal.training.loaded import load_teacher
@@ -107,7 +108,7 @@ def test_pretrained_weights_come_with_their_input(
     from torchvision.models import get_model, get_model_weights
 
     config = teacher({"arch": "torchvision/mobilenet_v3_small", "weights": "pretrained"})
-    made = NetworkSpec.of(config.network, thousand)
+    made = specify(config.network, thousand)
     assert made.inputs is not None
     assert (made.inputs.size, made.inputs.channels) == (224, 3)
     assert made.inputs.mean == pytest.approx((0.485, 0.456, 0.406))
