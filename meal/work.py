@@ -13,7 +13,7 @@ import shutil
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from meal.files import fingerprint, sha256
 
@@ -24,13 +24,16 @@ class WorkFolder:
     The lock is the stage's, not the run's: runs of other parameters write the same outputs.
     """
 
-    def __init__(self, root: Path, stage: str, identity: dict[str, Any]) -> None:
+    def __init__(
+        self, root: Path, stage: str, identity: dict[str, Any], part: str | None = None
+    ) -> None:
         """Take the folder.
 
         Args:
             root: the folder of all unfinished work.
             stage: the stage's name, as `teacher@vgg`.
             identity: all that decides the result: parameters and fingerprints of inputs.
+            part: the name of this process's part of the work, where several share the stage.
 
         Raises:
             ValueError: if a living process holds it.
@@ -39,24 +42,41 @@ class WorkFolder:
         everything = {**identity, "code": _code_fingerprint(), "versions": versions}
         self.path = root / stage / fingerprint(everything)[:16]
         self.path.mkdir(parents=True, exist_ok=True)
-        # The system drops the lock with its owner, however that ended; the id is for people.
-        self._lock = (root / stage / "lock").open("a+", encoding="ascii")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.seek(0)
-            owner = self._lock.read().strip() or "unknown"
-            raise ValueError(
-                f"{stage} is already being run by process {owner}; wait for it, or end it"
-            ) from None
-        self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
-        self._lock.flush()
+        # Parts share the stage's lock, and each has one of its own.
+        self._locks = [_lock(root / stage / "lock", stage, shared=part is not None)]
+        if part is not None:
+            self._locks.append(_lock(root / stage / f"lock-{part}", f"{stage}, part {part},"))
 
     def remove(self) -> None:
         """Remove the work of a run whose outputs are written."""
         shutil.rmtree(self.path, ignore_errors=True)
-        self._lock.close()
+        self.release()
+
+    def release(self) -> None:
+        """Leave the folder to another process."""
+        for lock in self._locks:
+            lock.close()
+
+
+def _lock(path: Path, what: str, *, shared: bool = False) -> IO[str]:
+    """Lock a file for this process; the system drops the lock with its owner, however that ended.
+
+    Raises:
+        ValueError: if a living process holds it; its id in the file is for people.
+    """
+    lock = path.open("a+", encoding="ascii")
+    try:
+        fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        owner = lock.read().strip() or "unknown"
+        raise ValueError(
+            f"{what} is already being run by process {owner}; wait for it, or end it"
+        ) from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
 
 
 def _code_fingerprint() -> str:

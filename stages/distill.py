@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from meal.config.loading import load_slice
 from meal.config.slices import DistillSlice
-from meal.data.prepared import open_prepared
 from meal.device import select_device
 from meal.distillation.distil import distil
 from meal.files import write_csv, write_json
@@ -17,7 +16,6 @@ from meal.work import WorkFolder
 from stages.common import (
     CHECKPOINTS,
     CONFIG,
-    DATA,
     ENSEMBLE,
     REPORTS,
     STUDENT,
@@ -25,12 +23,13 @@ from stages.common import (
     run_stage,
     runtime,
 )
+from stages.data import open_data
 
 
 def main() -> None:
     """Train, then write the weights, the training curve and the scores on validation."""
     config = load_slice(DistillSlice, CONFIG / "distill.json")
-    data, ensemble, device = open_prepared(DATA), Ensemble(ENSEMBLE), select_device(runtime())
+    data, ensemble, device = open_data(), Ensemble(ENSEMBLE), select_device(runtime())
     identity = {
         "config": config.model_dump(mode="json"),
         "data": data.fingerprint,

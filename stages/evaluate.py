@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from meal.data.pipelines import PlainPipeline
-from meal.data.prepared import open_prepared
 from meal.device import select_device
 from meal.evaluation.costs import cost_rows, count
 from meal.files import atomic_folder, write_json
@@ -15,7 +14,6 @@ from meal.nets.inference import plain_logits
 from meal.teaching.ensemble import Ensemble
 from stages.common import (
     BASELINE,
-    DATA,
     ENSEMBLE,
     PREDICTIONS,
     REPORTS,
@@ -23,11 +21,12 @@ from stages.common import (
     run_stage,
     runtime,
 )
+from stages.data import open_data
 
 
 def main() -> None:
     """Write the metrics, and every model's log-probabilities on every test image."""
-    data, ensemble, device = open_prepared(DATA), Ensemble(ENSEMBLE), select_device(runtime())
+    data, ensemble, device = open_data(), Ensemble(ENSEMBLE), select_device(runtime())
     images, labels = PlainPipeline.of(data, "test", device), data.labels("test").numpy()
     answers, teachers = ensemble.log_probabilities("test")
     for name, folder in (("baseline", BASELINE), ("student", STUDENT)):

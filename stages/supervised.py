@@ -9,7 +9,7 @@ import torch
 from meal.config.loading import load_slice
 from meal.config.slices import SupervisedSlice
 from meal.data.batches import Purpose
-from meal.data.prepared import Prepared, open_prepared
+from meal.data.prepared import Prepared
 from meal.device import select_device
 from meal.files import user_folder, write_csv
 from meal.nets import weights
@@ -17,7 +17,8 @@ from meal.training.checkpoint import Checkpoints
 from meal.training.loaded import load_teacher
 from meal.training.supervised import train_supervised
 from meal.work import WorkFolder
-from stages.common import CHECKPOINTS, DATA, runtime
+from stages.common import CHECKPOINTS, runtime
+from stages.data import open_data
 
 
 def train_on_labels(
@@ -28,7 +29,7 @@ def train_on_labels(
     Returns:
         The data and the device that it was trained with.
     """
-    config, data = load_slice(SupervisedSlice, slice_), open_prepared(DATA)
+    config, data = load_slice(SupervisedSlice, slice_), open_data()
     device = select_device(runtime())
     identity = {"config": config.model_dump(mode="json"), "data": data.fingerprint}
     work = WorkFolder(CHECKPOINTS, stage, identity)

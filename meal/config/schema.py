@@ -82,12 +82,30 @@ class Network(Section):
 
 
 class Data(Section):
-    """How the images are prepared and split."""
+    """How the images are prepared and split.
+
+    `source_size` is what views are cut from, where that is larger than `image_size`.
+    """
 
     root: str | None = None
-    image_size: Annotated[Integer, Field(ge=16, le=64)] | None = None
+    image_size: Annotated[Integer, Field(ge=16, le=1024)] | None = None
+    source_size: Annotated[Integer, Field(ge=16, le=1024)] | None = None
+    store: Literal["auto", "array", "index"] = "auto"
+    skip_broken: bool = False
+    test_fraction: Annotated[Number, Field(gt=0, lt=1)] = 0.2
     validation_fraction: Annotated[Number, Field(gt=0, lt=1)] = 0.1
     split_seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Data:
+        if self.source_size is not None:
+            size = self.image_size
+            if size is None or not size <= self.source_size <= 2 * size:
+                raise ValueError(
+                    f"source_size={self.source_size}: it goes with an image_size, and is as large "
+                    "or up to twice as large; or null"
+                )
+        return self
 
 
 class Views(Section):
@@ -273,6 +291,7 @@ class Runtime(Section):
     """What changes speed and nothing else; part of no slice, so that it re-runs nothing."""
 
     device: Device = "auto"
+    workers: Annotated[Integer, Field(ge=0, le=256)] | Literal["auto"] = "auto"
     deterministic: bool = True
     checkpoint_minutes: Positive = 10.0
 
@@ -319,6 +338,11 @@ class Params(Section):
                     f"cache.top_k={self.cache.top_k}: there is nothing to cut with "
                     "cache.enabled: false; allowed: null"
                 )
+        if self.data.source_size is not None and self.views.crop == "padded":
+            raise ValueError(
+                f"data.source_size={self.data.source_size}: padded crops are as large as the "
+                "image; allowed: views.crop: resized, or null"
+            )
         if self.distill.mixup and self.cache.enabled:
             raise ValueError(
                 f"distill.mixup={self.distill.mixup:g}: teachers must see the mixed images; "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,42 +11,72 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from meal.config.schema import Data
 from meal.config.slices import PrepareSlice
+from meal.data.decoding import decode
+from meal.data.duplicates import count_duplicates, pixel_digests
 from meal.data.prepared import SPLITS, Prepared, open_prepared
-from meal.data.sources import SOURCES, RawImages
+from meal.data.scanning import Scan, scan
+from meal.data.sources import SOURCES
+from meal.data.sources.raw import RawFiles, RawImages
 from meal.files import atomic_folder, sha256, write_sealed
 
+MOST_IN_MEMORY = 2**30  # bytes of pixels; past these, files stay where they are (data.store: auto)
+_LARGEST = 1024  # pixels a side that images are kept at without being asked
 
-def prepare(config: PrepareSlice, folder: Path) -> Prepared:
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A source's images, split.
+
+    Attributes:
+        labels: of all images `(N,)`.
+        rows: the images of each split, in rising order.
+        arrays: what is written, by the end of its name and split.
+        digests: a checksum an image `(N, 32)`, of pixels or of the file.
+        sums: of the values of each image and of their squares, by channel `(N, 2, C)`.
+        facts: what the manifest says beside.
+    """
+
+    labels: Rows
+    rows: Mapping[str, Rows]
+    arrays: Mapping[str, NDArray[Any]]
+    digests: NDArray[np.uint8]
+    sums: NDArray[np.int64]
+    facts: dict[str, Any]
+
+
+def prepare(config: PrepareSlice, folder: Path, workers: int = 0) -> Prepared:
     """Read a source, resize, split off the validation images, write all to `folder`.
 
     Raises:
-        ValueError: if the source cannot be read or a class is too small to be split.
+        ValueError: if the source cannot be read, holds broken files (all are named), or a class is
+            too small to be split.
     """
-    source = SOURCES[config.dataset]
-    root = Path(config.data.root).expanduser() if config.data.root else None
-    raw = source.read(root)
-    size = config.data.image_size or source.image_size
-    train, validation = _split(raw, config)
-    arrays: dict[str, NDArray[Any]] = {
-        "train_images": _resize(raw.train_images[train], size),
-        "train_labels": raw.train_labels[train],
-        "validation_images": _resize(raw.train_images[validation], size),
-        "validation_labels": raw.train_labels[validation],
-        "test_images": _resize(raw.test_images, size),
-        "test_labels": raw.test_labels,
-    }
+    source, data = SOURCES[config.dataset], config.data
+    raw = source.read(Path(data.root).expanduser() if data.root else None)
+    size = data.image_size or source.image_size
+    if isinstance(raw, RawImages):
+        found = _from_arrays(raw, data, data.source_size or size)
+    else:
+        found = _from_files(raw, data, data.source_size or size, workers)
+    channels, side = found.sums.shape[2], found.facts["side"]
+    duplicates = count_duplicates(found.digests, found.rows)
+    for pair, count in duplicates.items():
+        if count:
+            print(f"warning: {count} {pair.replace('_', ' ')} images: equal images", flush=True)
+    # Integers, summed exactly: no order of the images changes a digit.
+    train = found.sums[found.rows["train"]].sum(axis=0).astype(np.float64)
+    mean, square = train / (len(found.rows["train"]) * side**2)
+    deviation = np.sqrt(np.maximum(square - mean**2, 1e-7))
     with atomic_folder(folder) as temporary:
-        for name, array in arrays.items():
+        for name, array in found.arrays.items():
             np.save(temporary / f"{name}.npy", array)
-        files = {f"{name}.npy": sha256(temporary / f"{name}.npy") for name in arrays}
-        # Grey levels are counted, not averaged: exact, and no float copy of the images.
-        pixels = arrays["train_images"].reshape(-1, arrays["train_images"].shape[-1])
-        levels = np.stack([np.bincount(channel, minlength=256) for channel in pixels.T])
-        shares = levels / len(pixels)
-        values = np.arange(256) / 255
-        mean = shares @ values
-        deviation = np.sqrt(np.maximum(shares @ values**2 - mean**2, 1e-12))
+        for split in SPLITS:
+            np.save(temporary / f"{split}_labels.npy", found.labels[found.rows[split]])
+        files = {path.name: sha256(path) for path in sorted(temporary.glob("*.npy"))}
         write_sealed(
             temporary / "manifest.json",
             {
@@ -52,33 +84,178 @@ def prepare(config: PrepareSlice, folder: Path) -> Prepared:
                 "title": source.title,
                 "note": source.note,
                 "classes": list(raw.classes),
-                "counts": {split: len(arrays[f"{split}_labels"]) for split in SPLITS},
-                "shape": list(arrays["train_images"].shape[1:]),
-                "mean": [round(float(value), 6) for value in mean],
-                "deviation": [round(float(value), 6) for value in deviation],
+                "counts": {split: len(found.rows[split]) for split in SPLITS},
+                "shape": [size or side, size or side, channels],
+                "mean": [round(float(value) / 255, 6) for value in mean],
+                "deviation": [round(float(value) / 255, 6) for value in deviation],
+                "duplicates": duplicates,
+                **found.facts,
                 "files": files,
             },
         )
-    return open_prepared(folder)
+    return open_prepared(folder, data.root, workers)
 
 
-def _split(raw: RawImages, config: PrepareSlice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of training and validation images, stratified by class, each in rising order."""
+def _from_arrays(raw: RawImages, data: Data, side: int | None) -> _Found:
+    """A source of arrays: its test set is its own."""
+    train, validation = _split(raw.train_labels, data.validation_fraction, data.split_seed)
+    count = len(raw.train_labels)
+    rows = {
+        "train": train,
+        "validation": validation,
+        "test": np.arange(count, count + len(raw.test_labels)),
+    }
+    native = raw.train_images.shape[1:3]
+    whole = [_resize(images, side) for images in (raw.train_images, raw.test_images)]
+    return _Found(
+        labels=np.concatenate([raw.train_labels, raw.test_labels]),
+        rows=rows,
+        arrays={
+            "train_images": whole[0][train],
+            "validation_images": whole[0][validation],
+            "test_images": whole[1],
+        },
+        digests=np.concatenate([pixel_digests(images) for images in whole]),
+        sums=np.concatenate([_sums(images) for images in whole]),
+        facts={
+            "store": "array",
+            "side": int(whole[0].shape[1]),
+            "sizes": {"smallest": list(native[::-1]), "largest": list(native[::-1])},
+            "ignored": 0,
+            "skipped": [],
+        },
+    )
+
+
+def _from_files(raw: RawFiles, data: Data, size: int | None, workers: int) -> _Found:
+    """A source of image files: kept as pixels or as an index."""
+    listings = {"train": raw.train, "validation": raw.validation, "test": raw.test}
+    given = {split: listing for split, listing in listings.items() if listing is not None}
+    paths = [path for listing in given.values() for path in listing.paths]
+    side = size or _own_side(raw.root / paths[0])
+    pixel_bytes = len(paths) * side**2 * 3
+    as_array = data.store == "array" or (data.store == "auto" and pixel_bytes <= MOST_IN_MEMORY)
+    print(
+        f"{len(paths)} images of {side}x{side} pixels, {pixel_bytes / 2**20:.0f} MiB: "
+        + ("kept as one array" if as_array else "an index of files, decoded when they are read")
+        + (f" ({raw.ignored} other files are passed over)" if raw.ignored else ""),
+        flush=True,
+    )
+    found = scan(raw.root, paths, side, as_array, workers)
+    _check_files(found, size, data.skip_broken)
+    whole = np.array([row not in found.faults for row in range(len(paths))])
+    labels = np.array([label for listing in given.values() for label in listing.labels])
+    rows: dict[str, Rows] = {}
+    start = 0
+    for split, listing in given.items():
+        stop = start + len(listing.paths)
+        rows[split] = np.arange(start, stop)[whole[start:stop]]
+        start = stop
+    _check_classes(raw.classes, labels[rows["train"]])
+    if "test" not in rows:  # fixed: `data.split_seed` must not move it
+        left, taken = _split(labels[rows["train"]], data.test_fraction, 0, "test_fraction")
+        rows["train"], rows["test"] = rows["train"][left], rows["train"][taken]
+    if "validation" not in rows:
+        own = labels[rows["train"]]
+        left, taken = _split(own, data.validation_fraction, data.split_seed)
+        rows["train"], rows["validation"] = rows["train"][left], rows["train"][taken]
+    channels = 1 if found.grey[whole].all() else 3
+    extremes = found.sizes[whole][np.argsort(found.sizes[whole].prod(axis=1), kind="stable")]
+    names = [path.decode(errors="replace") for path in found.paths[list(found.faults)]]
+    return _Found(
+        labels=labels.astype(np.int64),
+        rows=rows,
+        arrays={
+            f"{split}_images": np.ascontiguousarray(found.pixels[rows[split]][..., :channels])
+            for split in SPLITS
+        }
+        if as_array
+        else {f"{split}_index": found.index(rows[split]) for split in SPLITS},
+        digests=found.digests,
+        sums=found.sums[..., :channels],
+        facts={
+            "store": "array" if as_array else "index",
+            "side": side,
+            "sizes": {"smallest": extremes[0].tolist(), "largest": extremes[-1].tolist()},
+            "ignored": raw.ignored,
+            "skipped": [
+                {"path": name, "reason": reason}
+                for name, reason in zip(names, found.faults.values(), strict=True)
+            ],
+        },
+    )
+
+
+def _own_side(path: Path) -> int:
+    """The size at which images are kept where none is asked for: that of the first."""
+    try:
+        width, height = decode(path.read_bytes()).size
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"data.image_size=None: the first image gives the size, and {path} cannot be read: "
+            f"{error}; set data.image_size"
+        ) from None
+    if width != height or width > _LARGEST:
+        raise ValueError(
+            f"data.image_size=None: {path} is of {width}x{height} pixels, and networks see squares "
+            f"of up to {_LARGEST}; set data.image_size"
+        )
+    return width
+
+
+def _check_files(found: Scan, size: int | None, skip_broken: bool) -> None:
+    """Raise ValueError for broken files, all of them at once, and for sizes that differ."""
+    lines = [
+        f"{found.paths[row].decode(errors='replace')}: {reason}"
+        for row, reason in sorted(found.faults.items())
+    ]
+    if lines and not skip_broken:
+        raise ValueError(
+            f"{len(lines)} of {len(found.paths)} files are broken; mend or remove them, or set "
+            "data.skip_broken: true to leave them out\n" + "\n".join(lines)
+        )
+    for line in lines:
+        print(f"left out: {line}", flush=True)
+    sizes = np.unique(np.delete(found.sizes, list(found.faults), axis=0), axis=0)
+    if size is None and len(sizes) > 1:
+        raise ValueError(
+            f"data.image_size=None: the images are of {len(sizes)} sizes, from "
+            f"{sizes[0][0]}x{sizes[0][1]} to {sizes[-1][0]}x{sizes[-1][1]} pixels; set "
+            "data.image_size"
+        )
+
+
+def _check_classes(classes: tuple[str, ...], labels: Rows) -> None:
+    empty = [classes[label] for label in np.flatnonzero(np.bincount(labels) == 0)]
+    empty += classes[labels.max() + 1 :] if len(labels) else classes
+    if empty:
+        raise ValueError(f"no whole image is left of class(es) {', '.join(empty)}")
+
+
+def _split(
+    labels: Rows, fraction: float, seed: int, key: str = "validation_fraction"
+) -> tuple[Rows, Rows]:
+    """Indices of what stays and of what is taken, stratified by class, each in rising order."""
     from sklearn.model_selection import train_test_split
 
     try:
-        train, validation = train_test_split(
-            np.arange(len(raw.train_labels)),
-            test_size=config.data.validation_fraction,
-            stratify=raw.train_labels,
-            random_state=config.data.split_seed % 2**32,
+        left, taken = train_test_split(
+            np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed % 2**32
         )
     except ValueError as error:
         raise ValueError(
-            f"data.validation_fraction={config.data.validation_fraction}: the training images "
-            f"cannot be split by class: {error}"
+            f"data.{key}={fraction}: the training images cannot be split by class: {error}"
         ) from None
-    return np.sort(train), np.sort(validation)
+    return np.sort(left), np.sort(taken)
+
+
+def _sums(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Sums `(N, 2, C)` of the values of images `(N, H, W, C)` and of their squares."""
+    sums = np.empty((len(images), 2, images.shape[3]), np.int64)
+    for start in range(0, len(images), 1024):  # memory stays bounded
+        values = images[start : start + 1024].astype(np.int64)
+        sums[start : start + 1024] = np.stack([values.sum((1, 2)), (values**2).sum((1, 2))], axis=1)
+    return sums
 
 
 def _resize(images: NDArray[np.uint8], size: int | None) -> NDArray[np.uint8]:

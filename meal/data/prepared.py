@@ -1,4 +1,7 @@
-"""What `prepare` leaves on disk: three splits as uint8 arrays, and a manifest that seals them."""
+"""What `prepare` leaves on disk: three splits, and a manifest that seals them.
+
+A split is an array of pixels, or an index of image files that stay where they are.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from meal.files import read_sealed, sha256
+from meal.data.stores import ArrayStore, FileStore, ImageStore
+from meal.files import read_sealed, sha256, user_folder
 
-SPLITS = ("train", "validation", "test")
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Split = Literal["train", "validation", "test"]
 
 MEND = "mend it with: dvc repro prepare"
@@ -23,13 +27,17 @@ class Prepared:
     """The prepared data. Splits are read when asked for.
 
     Attributes:
-        folder: where the arrays lie.
-        manifest: dataset, title, classes, counts, shape, mean, deviation, file checksums.
-        fingerprint: one digest of images, labels and their split.
+        folder: where arrays and indices lie.
+        manifest: dataset, classes, counts, store, shape, mean, deviation, file checksums, and what
+            was found on the way.
+        root: where image files lie, for those that are not in an array.
+        workers: how many processes decode them.
     """
 
     folder: Path
     manifest: dict[str, Any]
+    root: Path
+    workers: int = 0
 
     @property
     def fingerprint(self) -> str:
@@ -43,13 +51,16 @@ class Prepared:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of an image."""
+        """Channels, height and width of an image as networks see it."""
         height, width, channels = self.manifest["shape"]
         return channels, height, width
 
-    def images(self, split: Split) -> torch.Tensor:
-        """The uint8 images `(N, H, W, C)` of a split."""
-        return torch.from_numpy(self._read(f"{split}_images.npy"))
+    def images(self, split: Split) -> ImageStore:
+        """The images of a split."""
+        if self.manifest["store"] == "array":
+            return ArrayStore(torch.from_numpy(self._read(f"{split}_images.npy")))
+        index, side = self._read(f"{split}_index.npy"), self.manifest["side"]
+        return FileStore(self.root, index, side, self.shape[0], self.workers)
 
     def labels(self, split: Split) -> torch.Tensor:
         """The int64 labels `(N,)` of a split."""
@@ -62,13 +73,24 @@ class Prepared:
         return np.load(path, allow_pickle=False)
 
 
-def open_prepared(folder: Path) -> Prepared:
+def open_prepared(folder: Path, root: str | None = None, workers: int = 0) -> Prepared:
     """Open the output of `prepare`.
+
+    Args:
+        folder: where it lies.
+        root: `data.root`, where image files lie; None is the dataset's place in the user's folder.
+        workers: how many processes decode image files.
 
     Raises:
         ValueError: if the manifest is missing or damaged.
     """
     try:
-        return Prepared(folder, read_sealed(folder / "manifest.json"))
-    except ValueError as error:
+        manifest = read_sealed(folder / "manifest.json")
+        return Prepared(folder, manifest, image_root(manifest["dataset"], root), workers)
+    except (ValueError, KeyError) as error:
         raise ValueError(f"{error}; {MEND}") from None
+
+
+def image_root(dataset: str, root: str | None) -> Path:
+    """The folder of a dataset's image files."""
+    return Path(root).expanduser() if root else user_folder() / dataset

@@ -38,8 +38,8 @@ class ViewFamily(Protocol):
     def source(self, images: Tensor) -> Tensor:
         """From uint8 images `(N, H, W, C)` what views take their pixels from."""
 
-    def take(self, source: Tensor, images: Tensor, parameters: Parameters) -> Tensor:
-        """Pixels `(B, H, W, C)`, from 0 to 255, of the views of images `(B,)`."""
+    def take(self, source: Tensor, images: Tensor, parameters: Parameters, size: int) -> Tensor:
+        """Pixels `(B, size, size, C)`, from 0 to 255, of the views of images `(B,)`."""
 
 
 def view_family(config: ViewsSlice) -> ViewFamily:
@@ -102,22 +102,21 @@ class PaddedCrops:
         padded = F.pad(images, (0, 0, padding, padding, padding, padding))
         return torch.cat([padded, padded.flip(2)]) if self.flip else padded
 
-    def take(self, source: Tensor, images: Tensor, parameters: Parameters) -> Tensor:
+    def take(self, source: Tensor, images: Tensor, parameters: Parameters, size: int) -> Tensor:
         """One gather of whole rows of uint8 pixels: no index for each pixel."""
         top, left, flip = parameters
         count, full_height, full_width, channels = source.shape
         border = 2 * self.crop_padding
-        height, width = full_height - border, full_width - border
         if self.flip:  # a flipped crop is a crop of the mirror image, from the other side
             images = images + flip * (count // 2)
             left = torch.where(flip, border - left, left)
-        row = top[:, None] + torch.arange(height, device=source.device)
+        row = top[:, None] + torch.arange(size, device=source.device)
         first = (images[:, None] * full_height + row) * full_width + left[:, None]
-        # Every run of `width` pixels in memory, as a row of its own: a view, not a copy.
-        runs = source.numel() // channels - width + 1
-        rows = source.as_strided((runs, width * channels), (channels, 1))
+        # Every run of `size` pixels in memory, as a row of its own: a view, not a copy.
+        runs = source.numel() // channels - size + 1
+        rows = source.as_strided((runs, size * channels), (channels, 1))
         pixels = rows.index_select(0, first.flatten())
-        return pixels.view(len(images), height, width, channels)
+        return pixels.view(len(images), size, size, channels)
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ class ResizedCrops:
         """The images themselves."""
         return images
 
-    def take(self, source: Tensor, images: Tensor, parameters: Parameters) -> Tensor:
+    def take(self, source: Tensor, images: Tensor, parameters: Parameters, size: int) -> Tensor:
         """One bilinear sampling of the batch."""
         top, left, height, width, flip = (value.float() for value in parameters)
         full_height, full_width = source.shape[1:3]
@@ -182,6 +181,6 @@ class ResizedCrops:
         matrix[:, 1, 1] = height / full_height
         matrix[:, 1, 2] = (2 * top + height) / full_height - 1
         planes = source[images].permute(0, 3, 1, 2).float()
-        grid = F.affine_grid(matrix, list(planes.shape), align_corners=False)
+        grid = F.affine_grid(matrix, [*planes.shape[:2], size, size], align_corners=False)
         sampled = F.grid_sample(planes, grid, padding_mode="border", align_corners=False)
         return sampled.permute(0, 2, 3, 1)

@@ -71,9 +71,9 @@ def distil(
     def batches(epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor, Targets]]:
         view = epoch % config.view_count
         order = epoch_batches(len(pipeline), settings.batch_size, shuffle, epoch)
-        for step, rows in enumerate(islice(order, first, None), start=epoch * steps + first):
-            images = rows.to(device, non_blocking=True)
-            pixels, answers = pipeline.view(images, view), labels[images]
+        read = pipeline.batches(islice(order, first, None), view)
+        for step, (rows, pixels) in enumerate(read, start=epoch * steps + first):
+            answers = labels[rows.to(device, non_blocking=True)]
             if settings.mixup:
                 draw = derive_seed(seed, Purpose.MIXUP, step)
                 pixels, answers = mix(pixels, answers, spec.classes, settings.mixup, draw)

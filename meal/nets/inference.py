@@ -20,7 +20,7 @@ _SHARE = 8  # of the memory, one part in so many is for a batch
 
 @torch.inference_mode()
 def batch_size(network: nn.Module, image: Tensor) -> int:
-    """How many images to answer at once: as many as memory allows, a power of two.
+    """How many images like `image` to answer at once: as many as memory allows, a power of two.
 
     Follows from the network, its input and the machine's whole memory, not from what is free: the
     same machine always cuts the same batches.
@@ -64,14 +64,14 @@ def spans(count: int, batch_size: int) -> Iterator[tuple[int, int]]:
 @torch.inference_mode()
 def plain_logits(network: nn.Module, pipeline: PlainPipeline) -> NDArray[np.float32]:
     """Logits `(N, C)`, float32, of all images of a pipeline; `network` is in eval mode."""
-    size = batch_size(network, pipeline.plain(0, 1))
+    size = batch_size(network, torch.zeros(1, *pipeline.shape, device=pipeline.device))
+    order = [torch.arange(start, stop) for start, stop in spans(len(pipeline), size)]
     answers = [
-        (start, network(pipeline.plain(start, stop)).float().cpu().numpy())
-        for start, stop in spans(len(pipeline), size)
+        (rows, network(images).float().cpu().numpy()) for rows, images in pipeline.batches(order)
     ]
     logits = np.empty((len(pipeline), answers[0][1].shape[1]), dtype=np.float32)
-    for start, values in answers:
-        logits[start : start + len(values)] = values
+    for rows, values in answers:
+        logits[rows.numpy()] = values
     return logits
 
 

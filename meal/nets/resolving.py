@@ -33,14 +33,22 @@ def checked_slices(params: Params, source: str) -> dict[str, Section]:
     for key, weights in weights_files(params).items():
         if weights.file is not None and not Path(weights.file).is_file():
             raise ValueError(f"{source}: {key}.file={weights.file!r}: no such file is here")
-    classes, top_k = SOURCES[params.dataset].classes, params.cache.top_k
+    dataset = SOURCES[params.dataset]
+    if params.data.store == "index" and not dataset.files:
+        raise ValueError(
+            f"{source}: data.store='index': {params.dataset} is no folder of image files; "
+            "allowed: auto, array"
+        )
+    if params.dataset == "folder" and params.data.root is None:
+        raise ValueError(f"{source}: data.root=None: dataset: folder needs the images' folder")
+    classes, top_k = dataset.classes, params.cache.top_k
     if classes and top_k and top_k >= classes:
         raise ValueError(
             f"{source}: cache.top_k={top_k}: {params.dataset} has {classes} classes; "
             f"allowed: 1 to {classes - 1}, or null"
         )
     try:
-        return resolve(params, flip=SOURCES[params.dataset].flip, sources=digests)
+        return resolve(params, flip=dataset.flip, sources=digests)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
 

@@ -13,6 +13,7 @@ the manifest, and readers standardise with them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -108,13 +109,28 @@ def seal(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def create(
-    path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], resume: bool = False
+    path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]
 ) -> np.memmap[Any, np.dtype[Any]]:
-    """A memory-mapped array for writing: new, or the one that is there."""
-    mode: Any = "r+" if resume else "w+"
-    array: np.memmap[Any, np.dtype[Any]] = np.lib.format.open_memmap(
-        path, mode=mode, dtype=dtype, shape=shape
-    )
+    """A memory-mapped array for writing: the one that is there, or a new one.
+
+    Several processes may ask for the same one at once: none sees it half made.
+    """
+    if not path.exists():
+        new = path.with_name(f".{path.name}.{os.getpid()}")
+        np.lib.format.open_memmap(new, mode="w+", dtype=dtype, shape=shape)
+        try:
+            os.link(new, path)
+        except FileExistsError:  # another process was first
+            pass
+        except OSError:  # a file system without hard links
+            new.replace(path)
+        new.unlink(missing_ok=True)
+    try:
+        array: np.memmap[Any, np.dtype[Any]] = np.lib.format.open_memmap(path, mode="r+")
+    except ValueError:
+        array = None  # type: ignore[assignment]
+    if array is None or array.dtype != dtype or array.shape != shape:
+        raise ValueError(f"{path} is damaged; remove it, and run the same again")
     return array
 
 

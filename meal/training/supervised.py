@@ -73,9 +73,8 @@ def train_supervised(
 
     def batches(epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
         order = epoch_batches(len(pipeline), settings.batch_size, shuffle, epoch)
-        for rows in islice(order, first, None):
-            rows = rows.to(device, non_blocking=True)
-            yield pipeline.view(rows, epoch), labels[rows]
+        for rows, pixels in pipeline.batches(islice(order, first, None), epoch):
+            yield pixels, labels[rows.to(device, non_blocking=True)]
 
     state, history = train(
         Run(

@@ -44,7 +44,8 @@ class _Images(Dataset[Any]):
 def run_views(repeats: int = 5) -> None:
     """The view pipeline against torchvision's transforms in a DataLoader."""
     views = pipeline()
-    images = views._plain.images
+    images = views._plain.store.whole
+    assert images is not None
     view = 0
 
     def ours() -> None:
@@ -86,8 +87,9 @@ def run_cache_build(repeats: int = 3) -> None:
     for arch, width in (("resnet18", 0.25), ("mobilenet", 1.0)):
         network_spec = spec(arch, width)
         network = with_blocks(build(network_spec), network_spec, 3).eval()
-        size = batch_size(network, views.view_of_range(0, 1, 0))
-        batch = views.view_of_range(0, size, 0)
+        size = batch_size(network, torch.zeros(1, *views.shape))
+        (part,) = build_module.cut(1, IMAGES)
+        batch = views.view(torch.arange(size), 0)
         with tempfile.TemporaryDirectory() as folder:
             sizes = {"logits": 10, "block1": 16, "block2": 16, "block3": 16}
             arrays = {
@@ -95,8 +97,8 @@ def run_cache_build(repeats: int = 3) -> None:
                 for name, size in sizes.items()
             }
 
-            def fill(network: Any = network, arrays: Any = arrays) -> None:
-                for start, stop, answers in build_module._answers(network, views, 0, None):
+            def fill(network: Any = network, arrays: Any = arrays, part: Any = part) -> None:
+                for start, stop, answers in build_module._answers(network, views, part, None):
                     for name, values in answers.items():
                         arrays[name][0, start:stop] = values
 

@@ -16,6 +16,7 @@ import torch
 
 from meal.config.schema import Distill, Training
 from meal.data.pipelines import PlainPipeline, ViewPipeline
+from meal.data.stores import ArrayStore
 from meal.data.views import PaddedCrops
 from meal.distillation.objective import DistillationObjective
 from meal.evaluation.costs import count
@@ -83,7 +84,9 @@ def make_teachers(folder: Path, archs: Sequence[str], number: int, online: bool)
 def pipeline() -> ViewPipeline:
     """Random images of CIFAR's shape."""
     images = torch.randint(0, 256, (IMAGES, 32, 32, 3), dtype=torch.uint8)
-    return ViewPipeline(PlainPipeline(images, [0.5] * 3, [0.25] * 3, CPU), PaddedCrops(0, 4, True))
+    return ViewPipeline(
+        PlainPipeline(ArrayStore(images), [0.5] * 3, [0.25] * 3, CPU), PaddedCrops(0, 4, True)
+    )
 
 
 def stepper(objective: Objective, inputs: Callable[[int], tuple[Any, ...]]) -> Callable[[], None]:

@@ -34,6 +34,14 @@ def write_fashion_mnist(folder: Path, suffix: str, train: int = 60, test: int = 
     return images
 
 
+@pytest.fixture(autouse=True)
+def no_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without a network, also where there is one."""
+    from torchvision.datasets import FashionMNIST
+
+    monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
+
+
 def test_digits_have_a_test_set_that_no_seed_moves() -> None:
     first, again = SOURCES["digits"].read(None), SOURCES["digits"].read(None)
     assert first.train_images.shape == (1437, 8, 8, 1)
@@ -88,12 +96,11 @@ def test_a_file_cut_short_before_packing_is_an_error(tmp_path: Path) -> None:
 def test_without_a_network_the_error_says_what_to_put_where(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from torchvision.datasets import FashionMNIST
-
-    monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
     monkeypatch.setenv("MEAL_DATA", str(tmp_path))
-    with pytest.raises(ValueError, match=r"could not be downloaded .*data.root"):
+    page = "https://github.com/zalandoresearch/fashion-mnist"
+    with pytest.raises(ValueError, match=rf"could not be downloaded .*{page}.*data.root") as error:
         SOURCES["fashion_mnist"].read(None)
+    assert "train-images-idx3-ubyte.gz" in str(error.value) and str(tmp_path) in str(error.value)
 
 
 def fashion_slice(root: Path, **data: object) -> PrepareSlice:
@@ -118,7 +125,7 @@ def test_images_are_resized_when_asked(tmp_path: Path) -> None:
     config = fashion_slice(tmp_path / "files", image_size=32, validation_fraction=0.5)
     prepared = prepare(config, tmp_path / "data")
     assert prepared.shape == (1, 32, 32)
-    assert prepared.images("test").shape == (20, 32, 32, 1)
+    assert prepared.images("test").whole.shape == (20, 32, 32, 1)
 
 
 def test_normalisation_comes_from_the_training_split(tmp_path: Path) -> None:
@@ -126,7 +133,7 @@ def test_normalisation_comes_from_the_training_split(tmp_path: Path) -> None:
     prepared = prepare(
         fashion_slice(tmp_path / "files", validation_fraction=0.5), tmp_path / "data"
     )
-    pixels = prepared.images("train").double() / 255
+    pixels = prepared.images("train").whole.double() / 255
     assert prepared.manifest["mean"] == [pytest.approx(float(pixels.mean()), abs=1e-6)]
     assert prepared.manifest["deviation"] == [
         pytest.approx(float(pixels.std(correction=0)), abs=1e-6)

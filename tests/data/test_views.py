@@ -6,6 +6,7 @@ import torch
 from meal.config.schema import Views
 from meal.data.batches import epoch_batches
 from meal.data.pipelines import PlainPipeline, ViewPipeline
+from meal.data.stores import ArrayStore
 from meal.data.views import PaddedCrops, ResizedCrops, ViewFamily
 
 CPU = torch.device("cpu")
@@ -68,7 +69,9 @@ def test_these_parameters_never_change() -> None:
 def pipeline(family: ViewFamily, count: int = 12, channels: int = 3) -> ViewPipeline:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 8, 8, channels), generator=generator)
-    plain = PlainPipeline(images.to(torch.uint8), [0.0] * channels, [1 / 255] * channels, CPU)
+    plain = PlainPipeline(
+        ArrayStore(images.to(torch.uint8)), [0.0] * channels, [1 / 255] * channels, CPU
+    )
     return ViewPipeline(plain, family)  # this normalisation leaves grey levels as they are
 
 
@@ -76,7 +79,7 @@ def test_a_view_is_the_crop_and_flip_that_its_parameters_say() -> None:
     views = pipeline(PAPER)
     images = torch.tensor([4, 0, 11])
     top, left, flip = PAPER.parameters(images, 7, (8, 8))
-    padded = torch.nn.functional.pad(views._plain.images, (0, 0, 4, 4, 4, 4))
+    padded = torch.nn.functional.pad(views._plain.store.whole, (0, 0, 4, 4, 4, 4))
     for row, image in enumerate(images):
         crop = padded[image, top[row] : top[row] + 8, left[row] : left[row] + 8]
         expected = crop.flip(1) if flip[row] else crop
@@ -86,7 +89,7 @@ def test_a_view_is_the_crop_and_flip_that_its_parameters_say() -> None:
 
 def test_a_view_does_not_depend_on_batch_or_order() -> None:
     views = pipeline(PAPER)
-    whole = views.view_of_range(0, 12, 3)
+    whole = views.view(torch.arange(12), 3)
     views.view(torch.arange(12), 9)  # another view in between leaves no trace
     for image in (11, 5, 0):
         assert torch.equal(views.view(torch.tensor([image]), 3)[0], whole[image])
@@ -95,7 +98,7 @@ def test_a_view_does_not_depend_on_batch_or_order() -> None:
 
 def test_batches_are_normalised_and_channels_last() -> None:
     images = torch.full((2, 8, 8, 3), 255, dtype=torch.uint8)
-    plain = PlainPipeline(images, [0.5, 0.25, 0.0], [0.5, 0.25, 2.0], CPU)
+    plain = PlainPipeline(ArrayStore(images), [0.5, 0.25, 0.0], [0.5, 0.25, 2.0], CPU)
     batch = plain.plain(0, 2)
     assert batch.shape == (2, 3, 8, 8)
     assert batch.is_contiguous(memory_format=torch.channels_last)
@@ -161,7 +164,7 @@ def test_a_resized_view_of_the_whole_image_is_the_image_or_its_mirror() -> None:
     *_, height, width, flip = whole.parameters(images, 0, (8, 8))
     views = pipeline(whole)
     pixels = views.view(images, 0).permute(0, 2, 3, 1)
-    plain = views._plain.images.float()
+    plain = views._plain.store.whole.float()
     full = (height == 8) & (width == 8)
     assert full.any()
     assert flip[full].any()
@@ -177,7 +180,9 @@ def test_a_resized_view_is_a_bilinear_resize_of_the_crop() -> None:
     for image in images.tolist():
         rows = slice(int(top[image]), int(top[image] + height[image]))
         columns = slice(int(left[image]), int(left[image] + width[image]))
-        crop = views._plain.images[image : image + 1, rows, columns].permute(0, 3, 1, 2).float()
+        crop = (
+            views._plain.store.whole[image : image + 1, rows, columns].permute(0, 3, 1, 2).float()
+        )
         resized = torch.nn.functional.interpolate(crop, (8, 8), mode="bilinear")[0]
         expected = resized.flip(2) if flip[image] else resized
         # Inside, where the border of the crop lets no neighbour in.
@@ -216,5 +221,5 @@ def test_parameters_are_drawn_on_the_device_of_the_images(family: ViewFamily) ->
     for value in family.parameters(images, 3, (8, 8)):
         assert value.device.type == "meta"
     source = family.source(torch.empty(4, 8, 8, 3, dtype=torch.uint8, device="meta"))
-    pixels = family.take(source, images, family.parameters(images, 3, (8, 8)))
+    pixels = family.take(source, images, family.parameters(images, 3, (8, 8)), 8)
     assert pixels.shape == (4, 8, 8, 3)

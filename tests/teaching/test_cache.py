@@ -45,12 +45,16 @@ def teacher(folder: Path, name: str, seed: int) -> Path:
     return folder / name
 
 
+def cache_slice(name: str = "one", **cache: Any) -> CacheSlice:
+    return CacheSlice.model_validate(
+        {"name": name, "views": VIEWS, "view_count": 3, "cache": cache}
+    )
+
+
 def make_cache(
     data: Prepared, folder: Path, name: str = "one", seed: int = 1, **cache: Any
 ) -> AnswerCache:
-    config = CacheSlice.model_validate(
-        {"name": name, "views": VIEWS, "view_count": 3, "cache": cache}
-    )
+    config = cache_slice(name, **cache)
     weights = teacher(folder / "teachers", name, seed)
     work = WorkFolder(folder / "work", f"cache@{name}", {"cache": str(cache), "seed": seed})
     return build_cache(config, data, weights, folder / "caches" / name, work, CPU)
@@ -121,7 +125,7 @@ def test_a_build_interrupted_and_continued_gives_the_same_bytes(
 
     def answer_and_die(*args: Any) -> Any:
         for index, answer in enumerate(answers(*args)):
-            if args[2] == 1 and index == 1:  # in the middle of the second view
+            if args[2].view == 1 and index == 1:  # in the middle of the second view
                 raise KeyboardInterrupt
             yield answer
 

@@ -14,10 +14,11 @@ from meal.teaching.cache import create, seal
 READ_VIEW = """
 import sys, hashlib, torch
 from meal.data.pipelines import PlainPipeline, ViewPipeline
+from meal.data.stores import ArrayStore
 from meal.data.views import PaddedCrops
 torch.set_num_threads(int(sys.argv[1]))
 images = (torch.arange(50 * 16 * 16 * 3) % 251).to(torch.uint8).view(50, 16, 16, 3)
-plain = PlainPipeline(images, [0.5] * 3, [0.25] * 3, torch.device("cpu"))
+plain = PlainPipeline(ArrayStore(images), [0.5] * 3, [0.25] * 3, torch.device("cpu"))
 views = ViewPipeline(plain, PaddedCrops(7, 4, True))
 order = torch.tensor(chosen := [int(i) for i in sys.argv[2].split(",")])
 batch = views.view(order, 11)

@@ -104,7 +104,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
 def test_other_parameters_never_use_these_checkpoints(data: Prepared, tmp_path: Path) -> None:
     _, work = run_supervised(data, tmp_path / "work", epochs=2)
     assert list(work.path.glob("*.pt"))
-    work._lock.close()
+    work.release()
     _, other = run_supervised(data, tmp_path / "work", epochs=2, lr=0.01)
     assert other.path != work.path
 
@@ -117,7 +117,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
-    work._lock.close()  # as when the owner dies
+    work.release()  # as when the owner dies
     (_, resumed, _), _ = run_supervised(data, tmp_path / "work", epochs=3)
     assert "000000009.pt is damaged" in capsys.readouterr().out
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -136,7 +136,7 @@ def test_two_owners_of_one_folder_are_impossible(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"distill is already being run by process \d+"):
             WorkFolder(tmp_path, "distill", {"a": parameters})
     WorkFolder(tmp_path, "baseline", {"a": 1})
-    work._lock.close()  # as when the owner dies
+    work.release()  # as when the owner dies
     WorkFolder(tmp_path, "distill", {"a": 1})
 
 

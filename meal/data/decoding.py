@@ -1,0 +1,95 @@
+"""From the bytes of an image file to square pixels: the one place that knows image formats.
+
+A pure function: `prepare`, and whoever reads a file later, get the same pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps
+
+# Others, as PostScript, run programs or read other files.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
+
+_SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+_GREY = ("1", "L", "LA", "La", *_SIXTEEN_BITS)
+_CLEAR = ("RGBA", "LA", "PA", "RGBa", "La")
+_LYING = 5  # EXIF orientations from here on swap width and height
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image.
+
+    Attributes:
+        pixels: uint8 `(side, side, 3)`; equal channels where it is grey.
+        grey: whether the file holds grey levels alone.
+        size: width and height in the file, after its EXIF orientation.
+    """
+
+    pixels: NDArray[np.uint8]
+    grey: bool
+    size: tuple[int, int]
+
+
+def decode(content: bytes, side: int | None = None) -> Decoded:
+    """The largest central square of an image, at `side` x `side` pixels; None keeps its own size.
+
+    Bilinear with antialiasing. EXIF orientation is followed; 16 bits become 8; what is transparent
+    lies on white; of several frames the first is taken.
+
+    Raises:
+        ValueError: if the bytes are no whole image, or one larger than Pillow's limit.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
+            grey, size = image.mode in _GREY, image.size
+            if image.getexif().get(ExifTags.Base.Orientation, 1) >= _LYING:
+                size = size[::-1]
+            if side is not None:
+                # JPEG may be decoded at half its size or less; twice the target keeps the quality.
+                image.draft(None, (2 * side, 2 * side))
+            image = _eight_bits(ImageOps.exif_transpose(image))
+        except Exception as error:  # each format fails in its own way, hostile files in any
+            raise ValueError(_reason(error)) from None
+    width, height = image.size
+    square = min(width, height)
+    if (width, height) != (side or square,) * 2:
+        left, top = (width - square) / 2, (height - square) / 2
+        box = (left, top, left + square, top + square)
+        image = image.resize((side or square,) * 2, Image.Resampling.BILINEAR, box=box)
+    return Decoded(np.array(image), grey, size)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """An image of any mode as RGB."""
+    image.load()
+    if image.mode in _SIXTEEN_BITS:
+        levels = np.asarray(image, dtype=np.float64)
+        if levels.min() < 0 or levels.max() > 65535:
+            raise ValueError("grey levels of more than 16 bits")
+        image = Image.fromarray((levels / 257).round().astype(np.uint8))
+    elif image.mode == "F":
+        raise ValueError("grey levels that are no whole numbers")
+    if image.mode in _CLEAR or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    """An error in a few words, without addresses in memory."""
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f"no image in a known format ({', '.join(FORMATS)})"
+    if isinstance(error, (Image.DecompressionBombWarning, Image.DecompressionBombError)):
+        return "larger than Pillow's limit for images that can be trusted"
+    return " ".join(str(error).split()) or type(error).__name__

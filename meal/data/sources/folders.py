@@ -1,0 +1,155 @@
+"""Image files in folders: one sub-folder a class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from meal.data.sources.contained import contained
+from meal.data.sources.raw import Listing, RawFiles
+from meal.files import atomic_folder, user_folder
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
+
+
+def folder(root: Path | None) -> RawFiles:
+    """A folder of one's own: `train/CLASS/...` and `test/CLASS/...`, or `CLASS/...` alone.
+
+    `val/` (or `valid/`, `validation/`) beside both is the validation split; without `test/` it is
+    the test. Where there is no test, one is made of the training images.
+    """
+    if root is None:
+        raise ValueError("data.root=None: dataset: folder needs the folder of the images")
+    _check_folder(root)
+    if not (root / "train").is_dir():
+        if (root / "test").is_dir():
+            raise ValueError(f"{root} holds test/ but no train/: both, or one folder a class")
+        return _listed(root, ".", None, None)
+    held = next((name for name in ("val", "valid", "validation") if (root / name).is_dir()), None)
+    if (root / "test").is_dir():
+        return _listed(root, "train", held, "test")
+    return _listed(root, "train", None, held)
+
+
+def imagenet(root: Path | None) -> RawFiles:
+    """ILSVRC 2012: `train/WNID/*.JPEG`, and `val/WNID/*.JPEG`, which are the test images here.
+
+    Where the published archives lie in the folder, torchvision's class unpacks and verifies them.
+    """
+    place = root or user_folder() / "imagenet"
+    page = "https://image-net.org/download.php"
+    for split in ("train", "val"):
+        if not (place / split).is_dir():
+            _unpack_imagenet(place, split, page)
+    if not any(entry.is_dir() for entry in (place / "val").iterdir()):
+        raise ValueError(
+            f"{place / 'val'} holds no folder a class: sort its images by class, or put "
+            f"ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz into {place}, from {page}, "
+            "and remove val: they are unpacked and sorted"
+        )
+    return _listed(place, "train", None, "val")
+
+
+def _unpack_imagenet(place: Path, split: str, page: str) -> None:
+    archives = ("ILSVRC2012_devkit_t12.tar.gz", f"ILSVRC2012_img_{split}.tar")
+    missing = [name for name in archives if not (place / name).is_file()]
+    if missing:
+        raise ValueError(
+            f"{place} holds no folder {split}, of one folder a class, nor what it is made of: "
+            f"put {', '.join(missing)} there, from {page}, or name another folder as data.root"
+        )
+    from torchvision.datasets import ImageNet
+
+    print(f"unpacking {', '.join(archives)} in {place}", flush=True)
+    with atomic_folder(place / split) as temporary:  # half of it never looks whole
+        for name in archives:
+            (temporary / name).symlink_to((place / name).absolute())
+        try:
+            with contained():
+                ImageNet(str(temporary), split)
+        except Exception as error:  # torchvision passes on what its parsers raise
+            raise ValueError(f"{place}: the archives cannot be unpacked: {error}") from None
+        (temporary / split).rename(temporary / "unpacked")
+        for entry in (temporary / "unpacked").iterdir():
+            entry.rename(temporary / entry.name)
+        for name in ("unpacked", *archives, "meta.bin"):
+            entry = temporary / name
+            entry.rmdir() if entry.is_dir() else entry.unlink()
+
+
+def _listed(root: Path, train: str, validation: str | None, test: str | None) -> RawFiles:
+    """The images of the splits; `train` says which classes there are."""
+    _check_folder(root / train)
+    classes = _classes(root / train)
+    if len(classes) < 2:
+        raise ValueError(
+            f"{root / train} holds {len(classes)} class(es) ({', '.join(classes) or 'none'}): at "
+            "least two sub-folders of images are expected, one a class"
+        )
+    found: dict[str, Listing] = {}
+    ignored = 0
+    for split in filter(None, (train, validation, test)):
+        others = sorted(set(_classes(root / split)) - set(classes))
+        if others:
+            raise ValueError(
+                f"{root / split} holds classes that {root / train} lacks: {', '.join(others)}"
+            )
+        paths: list[str] = []
+        labels: list[int] = []
+        for label, name in enumerate(classes):
+            place = root / split / name
+            images, rest = _images(place) if place.is_dir() else ([], 0)
+            if not images and split == train:
+                raise ValueError(f"{place} holds no images: fill the class, or remove its folder")
+            if not images:
+                print(f"warning: {root / split} holds no images of class {name}", flush=True)
+            paths += [os.path.relpath(path, root) for path in images]
+            labels += [label] * len(images)
+            ignored += rest
+        if not paths:
+            raise ValueError(f"{root / split} holds no images")
+        found[split] = Listing(tuple(paths), tuple(labels))
+    return RawFiles(
+        root,
+        found[train],
+        found[validation] if validation else None,
+        found[test] if test else None,
+        tuple(classes),
+        ignored,
+    )
+
+
+def _check_folder(place: Path) -> None:
+    if not place.is_dir():
+        raise ValueError(f"data.root: {place} is not a folder")
+
+
+def _classes(place: Path) -> list[str]:
+    """Names of the sub-folders, sorted; hidden ones are none."""
+    try:
+        with os.scandir(place) as entries:
+            return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    except OSError as error:
+        raise ValueError(f"{place} cannot be read: {error.strerror}") from None
+
+
+def _images(place: Path) -> tuple[Sequence[str], int]:
+    """Paths of the images anywhere below a folder, sorted, and how many other files there are.
+
+    torchvision's own walk passes over folders that it may not read; this one says so.
+    """
+
+    def fail(error: OSError) -> None:
+        raise ValueError(f"{error.filename} cannot be read: {error.strerror}")
+
+    images: list[str] = []
+    others = 0
+    for folder_, folders, files in os.walk(place, onerror=fail, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if name.lower().endswith(ENDINGS) and not name.startswith("."):
+                images.append(os.path.join(folder_, name))  # noqa: PTH118 - a million of them
+            else:
+                others += 1
+    return images, others

@@ -1,0 +1,147 @@
+"""Image files of every kind to pixels: each has a defined outcome."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from meal.data.decoding import decode
+from tests.data.files import as_bytes, picture
+
+
+def square(color: object, mode: str = "RGB", side: int = 8) -> Image.Image:
+    return Image.new(mode, (side, side), color)  # type: ignore[arg-type]
+
+
+def test_a_wide_image_is_its_central_square() -> None:
+    values = np.zeros((8, 16, 3), np.uint8)
+    values[:, 4:12] = 200  # the centre
+    decoded = decode(as_bytes(Image.fromarray(values)), 8)
+    assert decoded.size == (16, 8)
+    assert (decoded.pixels == 200).all()
+    assert decode(as_bytes(Image.fromarray(values)), None).pixels.shape == (8, 8, 3)
+
+
+def test_an_image_of_the_right_size_is_not_touched() -> None:
+    image = picture(3, (16, 16))
+    assert np.array_equal(decode(as_bytes(image), 16).pixels, np.asarray(image))
+
+
+def test_a_smaller_size_is_the_mean_over_its_pixels() -> None:
+    values = np.arange(64, dtype=np.uint8).reshape(8, 8).repeat(3).reshape(8, 8, 3)
+    small = decode(as_bytes(Image.fromarray(values)), 1).pixels
+    assert abs(int(small[0, 0, 0]) - values.mean()) <= 1
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "I;16"])
+def test_grey_levels_are_grey(mode: str) -> None:
+    image = square(1 if mode == "1" else 0, mode)
+    decoded = decode(as_bytes(image), 8)
+    assert decoded.grey
+    assert (decoded.pixels[..., 0] == decoded.pixels[..., 2]).all()
+
+
+def test_sixteen_bits_are_scaled_not_cut() -> None:
+    levels = np.array([[0, 257 * 7], [257 * 128, 65535]], np.uint16)
+    decoded = decode(as_bytes(Image.fromarray(levels)), 2)
+    assert decoded.pixels[..., 0].tolist() == [[0, 7], [128, 255]]
+
+
+def test_what_is_transparent_lies_on_white() -> None:
+    image = square((10, 20, 30, 0), "RGBA")
+    image.putpixel((0, 0), (10, 20, 30, 255))
+    decoded = decode(as_bytes(image), 8)
+    assert decoded.pixels[0, 0].tolist() == [10, 20, 30]
+    assert decoded.pixels[4, 4].tolist() == [255, 255, 255]
+    grey = decode(as_bytes(square((9, 0), "LA")), 8)
+    assert grey.grey and (grey.pixels == 255).all()
+
+
+def test_a_palette_gives_its_colours_and_its_transparent_one_white() -> None:
+    image = square(1, "P")
+    image.putpalette([0, 0, 0, 200, 100, 50])
+    image.putpixel((0, 0), 0)
+    plain = decode(as_bytes(image), 8).pixels
+    assert plain[0, 0].tolist() == [0, 0, 0] and plain[4, 4].tolist() == [200, 100, 50]
+    clear = decode(as_bytes(image, transparency=1), 8).pixels
+    assert clear[0, 0].tolist() == [0, 0, 0] and clear[4, 4].tolist() == [255, 255, 255]
+
+
+def test_cmyk_becomes_colours() -> None:
+    decoded = decode(as_bytes(square((0, 255, 255, 0), "CMYK"), "JPEG", quality=100), 8)
+    assert decoded.pixels[4, 4, 0] > 200 and decoded.pixels[4, 4, 1:].max() < 60
+
+
+def test_exif_orientation_is_followed() -> None:
+    values = np.zeros((8, 16, 3), np.uint8)
+    values[:, :8] = 250  # the left half is bright
+    image = Image.fromarray(values)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned: shown a quarter to the right
+    decoded = decode(as_bytes(image, exif=exif), None)
+    assert decoded.size == (8, 16)
+    upright = decode(as_bytes(image.rotate(-90, expand=True)), None)
+    assert np.array_equal(decoded.pixels, upright.pixels)
+
+
+def test_of_several_frames_the_first_is_taken() -> None:
+    content = as_bytes(
+        square((255, 0, 0)), "GIF", save_all=True, append_images=[square((0, 255, 0))]
+    )
+    assert decode(content, 8).pixels[0, 0].tolist() == [255, 0, 0]
+
+
+def test_a_large_jpeg_is_decoded_small_with_little_change() -> None:
+    content = as_bytes(picture(1, (640, 480)), "JPEG", quality=95)
+    small = decode(content, 32).pixels.astype(int)
+    whole = Image.open(__import__("io").BytesIO(content)).crop((80, 0, 560, 480))
+    expected = np.asarray(whole.resize((32, 32), Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(small - expected).mean() < 1.5
+
+
+def bomb() -> bytes:
+    """A PNG that says it is of 20,000 x 20,000 pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + checksum
+
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+    )
+
+
+JPEG = as_bytes(picture(0, (64, 64)), "JPEG")
+PNG = as_bytes(picture(0, (64, 64)))
+BROKEN = {
+    "empty": b"",
+    "text": b"no image at all",
+    "truncated jpeg": JPEG[: len(JPEG) // 2],
+    "truncated png": PNG[: len(PNG) // 2],
+    "png with a flipped bit": PNG[:60] + bytes([PNG[60] ^ 1]) + PNG[61:],
+    "a program for a printer": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+    "a bomb": bomb(),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_no_whole_image_is_refused(name: str) -> None:
+    with pytest.raises(ValueError) as error:
+        decode(BROKEN[name], 8)
+    assert "\n" not in str(error.value) and "0x" not in str(error.value)
+
+
+def test_a_bomb_is_called_one() -> None:
+    with pytest.raises(ValueError, match="Pillow's limit"):
+        decode(bomb(), 8)
+
+
+def test_grey_levels_that_are_no_whole_numbers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no whole numbers"):
+        decode(as_bytes(square(0.5, "F"), "TIFF"), 8)
