@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3
 
-.PHONY: env repro test test-slow lint lock-check bench soak audit
+.PHONY: env repro test test-slow lint lock-check review bench soak audit
 
 env: .venv/.installed
 
@@ -31,6 +31,12 @@ lint: env
 lock-check: env
 	@fits=$$(dvc repro --dry --allow-missing 2>&1) && ! grep '^Running stage' <<< "$$fits" \
 	  || { echo "$$fits"; echo 'dvc.lock does not fit: run dvc repro and commit'; exit 1; }
+
+# What a reviewer of this change reads, in review.md; PICTURES is an address before their paths.
+BASE ?= main
+PICTURES ?= .
+review: env
+	python -m meal review $(BASE) --pictures $(PICTURES)
 
 # Ratios, both sides interleaved in one process; writes reports/benchmarks. About half an hour.
 bench: env

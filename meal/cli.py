@@ -117,6 +117,62 @@ def table(
             seeds_figure(rows, score, out.with_suffix(".svg"))
 
 
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="a commit, branch or experiment; A,B,C: seeds")],
+    second: Annotated[str, typer.Argument(help="another one")] = "workspace",
+    model: Annotated[
+        str, typer.Option(help="student, baseline, ensemble, teachers/NAME")
+    ] = "student",
+) -> None:
+    """Compare two revisions or experiments, in Markdown: numbers, significance, parameters."""
+    from meal.experiments.compare import compare as compared
+
+    with _errors():
+        typer.echo(compared(first, second, model))
+
+
+@app.command()
+def review(
+    base: Annotated[str, typer.Argument(help="the branch that the change is meant for")] = "main",
+    out: Annotated[Path, typer.Option(help="the file")] = Path("review.md"),
+    pictures: Annotated[str, typer.Option(help="address before the pictures' paths")] = ".",
+) -> None:
+    """Write what a reviewer of the workspace reads: metrics, parameters, significance, pictures."""
+    from meal.experiments.review import review as reviewed
+    from meal.files import atomic_path
+
+    with _errors():
+        text = reviewed(base, pictures)
+        with atomic_path(out) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+    typer.echo(f"{out} is written")
+
+
+@app.command()
+def timings(
+    repeats: Annotated[int, typer.Option(min=3, help="rounds; the median is reported")] = 15,
+) -> None:
+    """Measure latency and throughput of student and ensemble, into reports/timings.json."""
+    from meal.config.loading import load_params
+    from meal.device import select_device
+    from meal.evaluation.timings import measure
+    from meal.files import write_json
+    from meal.nets.weights import load
+    from meal.reporting.evidence import commit, machine
+    from meal.reporting.tables import timings_table
+    from meal.teaching.ensemble import Ensemble
+
+    with _errors():
+        device = select_device(load_params(Path("params.yaml")).runtime)
+        ensemble = Ensemble(Path("artifacts/ensemble"))
+        teachers = {name: ensemble.spec(name) for name in ensemble.teachers}
+        rows = measure(load(Path("artifacts/student"))[0], teachers, device, repeats)
+        where = {**machine(), "device": str(device), "commit": commit()}
+        write_json(Path("reports/timings.json"), {"machine": where, "models": rows})
+        typer.echo(timings_table(rows))
+
+
 def _pairs(options: list[str] | None) -> dict[str, str]:
     for option in options or []:
         if "=" not in option:

@@ -29,16 +29,37 @@ def negative_log_likelihood(log_probabilities: Floats, labels: Labels) -> float:
     return -float(log_probabilities[np.arange(len(labels)), labels].mean())
 
 
-def expected_calibration_error(log_probabilities: Floats, labels: Labels, bins: int = 15) -> float:
+BINS = 15  # equal widths of confidence, as Guo et al., ICML 2017
+
+
+def calibration_bins(
+    confidence: Floats, correct: NDArray[np.bool_], bins: int = BINS
+) -> dict[str, NDArray[Any]]:
+    """Answers by their confidence: `images`, mean `confidence` and `accuracy` of each bin.
+
+    Bins are of equal width and closed above; those without images hold zeros.
+
+    Args:
+        confidence: the probability `(N,)` of each first answer.
+        correct: whether it is right `(N,)`.
+        bins: how many.
+    """
+    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    images = np.bincount(bin_of, minlength=bins)
+    sums = (np.bincount(bin_of, weights=each, minlength=bins) for each in (confidence, correct))
+    means = (total / np.maximum(images, 1) for total in sums)
+    return {"images": images, **dict(zip(("confidence", "accuracy"), means, strict=True))}
+
+
+def expected_calibration_error(log_probabilities: Floats, labels: Labels) -> float:
     """Mean gap between confidence and accuracy over equal-width bins, in percent.
 
     Naeini et al., AAAI 2015; 15 bins as in Guo et al., ICML 2017.
     """
     confidence = np.exp(log_probabilities.max(axis=1))
-    correct = log_probabilities.argmax(axis=1) == labels
-    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gap = np.bincount(bin_of, weights=correct - confidence, minlength=bins)
-    return 100.0 * float(np.abs(gap).sum() / len(labels))
+    found = calibration_bins(confidence, log_probabilities.argmax(axis=1) == labels)
+    gaps = np.abs(found["accuracy"] - found["confidence"])
+    return 100.0 * float((gaps * found["images"]).sum() / len(labels))
 
 
 def agreement(first: Floats, second: Floats) -> float:
@@ -72,6 +93,14 @@ def score(
     """
     scores: dict[str, Any] = {name: summary(values, labels) for name, values in answers.items()}
     scores["teachers"] = {name: summary(values, labels) for name, values in teachers.items()}
+    scores["gain"] = gains(scores)
+    agreed = agreement(answers["student"], answers["ensemble"])
+    scores["agreement"] = {"student_ensemble": round(agreed, 2)}
+    return scores
+
+
+def gains(scores: Mapping[str, Any]) -> dict[str, float]:
+    """How much lower the student's error is than its rivals', in points, from all scores."""
     error = scores["student"]["top1_error"]
     rivals = {
         "over_best_teacher": min(entry["top1_error"] for entry in scores["teachers"].values()),
@@ -80,7 +109,4 @@ def score(
     }
     if "baseline" in scores:
         rivals = {"over_baseline": scores["baseline"]["top1_error"], **rivals}
-    scores["gain"] = {name: round(rival - error, 2) for name, rival in rivals.items()}
-    agreed = agreement(answers["student"], answers["ensemble"])
-    scores["agreement"] = {"student_ensemble": round(agreed, 2)}
-    return scores
+    return {name: round(rival - error, 2) for name, rival in rivals.items()}

@@ -62,6 +62,11 @@ class Prepared:
         index, side = self._read(f"{split}_index.npy"), self.manifest["side"]
         return FileStore(self.root, index, side, self.shape[0], self.workers)
 
+    def digest(self, split: Split) -> str:
+        """A digest of the images of a split, the same whatever the other splits hold."""
+        kind = "images" if self.manifest["store"] == "array" else "index"
+        return str(self.manifest["files"][f"{split}_{kind}.npy"])
+
     def labels(self, split: Split) -> torch.Tensor:
         """The int64 labels `(N,)` of a split."""
         return torch.from_numpy(self._read(f"{split}_labels.npy"))

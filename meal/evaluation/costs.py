@@ -15,28 +15,35 @@ from meal.nets.weights import build
 
 @dataclass(frozen=True)
 class Cost:
-    """Trained parameters, and multiply-adds of one image."""
+    """Trained parameters, multiply-adds of one image, and bytes of the state in a file."""
 
     parameters: int
     macs: int
+    bytes: int
 
 
 def count(spec: NetworkSpec) -> Cost:
-    """Count the parameters and the multiply-adds of convolutions and matrix products."""
+    """Count parameters, multiply-adds of convolutions and matrix products, and bytes.
+
+    A file of weights is the bytes and a header of some kilobytes.
+    """
     with torch.device("meta"):
         network = build(spec).eval().requires_grad_(False)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             network(torch.empty(1, *spec.shape))
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    return Cost(parameters, counter.get_total_flops() // 2)
+    size = sum(value.nbytes for value in network.state_dict().values())
+    return Cost(parameters, counter.get_total_flops() // 2, size)
 
 
 def cost_rows(student: Cost, teachers: Mapping[str, Cost]) -> dict[str, Any]:
-    """Parameters and multiply-adds; an ensemble costs what its members cost together."""
+    """Parameters, multiply-adds and bytes; an ensemble costs what its members cost together."""
     return {
         "student_macs": student.macs,
         "student_parameters": student.parameters,
+        "student_bytes": student.bytes,
         "ensemble_macs": sum(cost.macs for cost in teachers.values()),
         "ensemble_parameters": sum(cost.parameters for cost in teachers.values()),
+        "ensemble_bytes": sum(cost.bytes for cost in teachers.values()),
         "teachers": {name: asdict(cost) for name, cost in teachers.items()},
     }

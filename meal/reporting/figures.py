@@ -1,4 +1,4 @@
-"""Figures as SVG: text stays text, and the same numbers give the same bytes."""
+"""Figures as SVG: text stays text, equal numbers give equal bytes, readable on light and dark."""
 
 from __future__ import annotations
 
@@ -8,12 +8,41 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 
 matplotlib.use("svg")
-matplotlib.rcParams.update({"svg.hashsalt": "meal", "svg.fonttype": "none", "font.size": 9})
 
-from matplotlib import pyplot as plt  # noqa: E402 - after the choice of backend
+from matplotlib import pyplot as plt
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_INK = "#0a0b0c"  # stands for the colour of text until the file is written
+_STYLE = (
+    "<style>svg{color:#1f2328}@media(prefers-color-scheme:dark){svg{color:#e6edf3}}"
+    "text{fill:currentColor}</style>"
+)
+
+matplotlib.rcParams.update(
+    {
+        "svg.hashsalt": "meal",
+        "svg.fonttype": "none",
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+        "savefig.transparent": True,
+        **dict.fromkeys(
+            ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK
+        ),
+    }
+)
+
+# Of middle lightness: they show on white and on black.
+COLOURS = {
+    "student": "#e8590c",
+    "baseline": "#9a6dd7",
+    "ensemble": "#3b82f6",
+    "ensemble_fitted": "#0ea5b7",
+    "teacher": "#2f9e62",
+}
 
 
 def save(figure: Any, path: Path) -> None:
@@ -21,6 +50,10 @@ def save(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")
     plt.close(figure)
+    text = path.read_text(encoding="utf-8").replace(_INK, "currentColor")
+    start = text.index("<svg")
+    end = text.index(">", start) + 1
+    path.write_text(text[:end] + _STYLE + text[end:], encoding="utf-8")
 
 
 def seeds_figure(table: pd.DataFrame, score: str, path: Path) -> None:

@@ -19,18 +19,26 @@ def heading(manifest: Mapping[str, Any]) -> str:
 
 def results_table(metrics: Mapping[str, Any]) -> str:
     """Every model of `reports/metrics.json`: error, likelihood, calibration and cost."""
+    return _markdown(pd.DataFrame(results_rows(metrics)))
+
+
+def results_rows(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The rows of that table, as text."""
     cost = metrics["cost"]
-    student = {"parameters": cost["student_parameters"], "macs": cost["student_macs"]}
-    ensemble = {"parameters": cost["ensemble_parameters"], "macs": cost["ensemble_macs"]}
+    student, ensemble = (
+        {name: cost[f"{model}_{name}"] for name in ("parameters", "macs", "bytes")}
+        for model in ("student", "ensemble")
+    )
     rows = [
         _row(f"teacher {name}", scores, cost["teachers"][name])
         for name, scores in metrics["teachers"].items()
     ]
     rows.append(_row("ensemble of teachers", metrics["ensemble"], ensemble))
     rows.append(_row("ensemble, weights fitted", metrics["ensemble_fitted"], ensemble))
+    rows.append(_row("ensemble, majority vote", metrics["vote"], ensemble))
     rows.append(_row("baseline, on labels", metrics["baseline"], student))
     rows.append(_row("student, distilled", metrics["student"], student))
-    return _markdown(pd.DataFrame(rows))
+    return rows
 
 
 def networks_table(costs: Mapping[str, Cost], scales: Mapping[str, bool]) -> str:
@@ -48,14 +56,38 @@ def networks_table(costs: Mapping[str, Cost], scales: Mapping[str, bool]) -> str
     )
 
 
+def timings_table(rows: Mapping[str, Mapping[str, float]]) -> str:
+    """What one answer takes, by model."""
+    return _markdown(
+        pd.DataFrame(
+            {
+                "model": model,
+                "latency, 1 image (ms)": f"{row['latency_ms']:.2f}",
+                "images a second, batches of 128": f"{row['images_per_second']:.0f}",
+                "times the student's latency": f"{row['latency_ratio']:.2f}",
+            }
+            for model, row in rows.items()
+        )
+    )
+
+
 def _row(model: str, scores: Mapping[str, float], cost: Mapping[str, int]) -> dict[str, str]:
-    return {
-        "model": model,
-        "top-1 error (%)": f"{scores['top1_error']:.2f}",
-        "NLL": f"{scores['nll']:.4f}",
-        "ECE (%)": f"{scores['ece']:.2f}",
+    """A row; a vote has no probabilities, and so no more than an error."""
+
+    def shown(key: str, decimals: int) -> str:
+        return f"{scores[key]:.{decimals}f}" if key in scores else ""
+
+    row = {"model": model, "top-1 error (%)": shown("top1_error", 2)}
+    if "top5_error" in scores or model.endswith("vote"):
+        row["top-5 error (%)"] = shown("top5_error", 2)
+    return row | {
+        "NLL": shown("nll", 4),
+        "Brier": shown("brier", 4),
+        "ECE (%)": shown("ece", 2),
+        "ECE scaled (%)": shown("ece_scaled", 2),
         "parameters (M)": f"{cost['parameters'] / 1e6:.3f}",
         "multiply-adds (M)": f"{cost['macs'] / 1e6:.1f}",
+        "file (MB)": f"{cost['bytes'] / 1e6:.2f}",
     }
 
 

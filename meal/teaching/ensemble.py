@@ -193,20 +193,27 @@ class Ensemble:
         weights: list[float] = self.card["weights"][self.card["weights_used"]]
         return weights
 
-    def log_probabilities(self, split: Split) -> tuple[dict[str, Floats], dict[str, Floats]]:
-        """Answers `(N, C)` to the plain images of a split: of both ensembles, and of each member.
+    def each_log_probabilities(self, split: Split) -> Iterator[tuple[str, Floats]]:
+        """Answers `(N, C)` to the plain images of a split, one model in memory at a time.
 
-        The ensembles are `ensemble`, the traditional one of equal weights, and `ensemble_fitted`.
+        First the members by name; then `ensemble`, the traditional one of equal weights, and
+        `ensemble_fitted`.
         """
-        members = {
-            name: log_softmax(cache.plain_logits(split)) for name, cache in self.members.items()
-        }
-        stacked = np.stack(list(members.values()))
-        together = {}
-        for name, kind in (("ensemble", "uniform"), ("ensemble_fitted", "fitted")):
-            weights = np.array(self.card["weights"][kind])[:, None, None]
-            together[name] = np.log((weights * np.exp(stacked)).sum(axis=0))
-        return together, members
+        sums: dict[str, Floats] = {}
+        for number, (name, cache) in enumerate(self.members.items()):
+            answers = log_softmax(cache.plain_logits(split))
+            yield name, answers
+            for together, kind in (("ensemble", "uniform"), ("ensemble_fitted", "fitted")):
+                part = self.card["weights"][kind][number] * np.exp(answers)
+                sums[together] = sums[together] + part if together in sums else part
+        for together in list(sums):
+            yield together, np.log(sums.pop(together))
+
+    def log_probabilities(self, split: Split) -> tuple[dict[str, Floats], dict[str, Floats]]:
+        """The answers of both ensembles and of the members, all in memory."""
+        answers = dict(self.each_log_probabilities(split))
+        together = {name: answers.pop(name) for name in ("ensemble", "ensemble_fitted")}
+        return together, answers
 
     def block_sizes(self) -> dict[str, dict[int, int]]:
         """How many values each block of each member has."""

@@ -10,6 +10,7 @@ from tests.benchmarks import (
     picture,
     pipelines,
     profile,
+    scale,
     stages,
     step_cost,
 )
@@ -23,6 +24,7 @@ BENCHMARKS = {
     "options": options.run,
     "startup": stages.run_startup,
     "memory": stages.run_memory,
+    "scale": scale.run,
     "break_even": break_even.run,
     "picture": picture.draw,
 }

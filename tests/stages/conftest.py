@@ -69,6 +69,7 @@ def make_project(folder: Path) -> Project:
     project.run("git", "config", "user.name", "test")
     project.run("dvc", "init", "-q")
     shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
+    shutil.copytree(ROOT / ".dvc" / "plots", folder / ".dvc" / "plots")
     project.commit("start")
     return project
 

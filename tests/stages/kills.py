@@ -25,7 +25,8 @@ OUTPUTS = {
     "ensemble": ["artifacts/ensemble"],
     "baseline": ["artifacts/baseline", "reports/training/baseline.csv"],
     "distill": ["artifacts/student", "reports/training/student.csv", "reports/validation.json"],
-    "evaluate": ["artifacts/predictions", "reports/metrics.json"],
+    "evaluate": ["artifacts/predictions", "reports/metrics.json", "reports/confusion.csv"],
+    "report": ["reports/index.html", "reports/figures"],
 }
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
 

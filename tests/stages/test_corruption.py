@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from meal.data.prepared import SPLITS, open_prepared
+from meal.evaluation.predictions import Predictions
 from meal.nets import weights
 from meal.teaching.cache import AnswerCache
 from meal.teaching.ensemble import Ensemble
@@ -46,6 +47,7 @@ OPENERS: dict[str, Callable[[Path], object]] = {
     "ensemble": open_ensemble,
     "baseline": weights.load,
     "student": weights.load,
+    "predictions": Predictions.load,
 }
 
 

@@ -31,7 +31,7 @@ def test_a_teacher_with_weights_is_loaded_not_trained(clean: Project, tmp_path: 
     change(clean, {"known": known}, teachers=["vgg", "known"])
     run = clean.stages_run("dvc", "repro")
     assert sorted(run) == sorted(
-        ["configure", "teacher@known", "cache@known", "ensemble", "distill", "evaluate"]
+        ["configure", "teacher@known", "cache@known", "ensemble", "distill", "evaluate", "report"]
     )
     rows = clean.read("reports/training/teachers/known.csv").splitlines()
     assert rows[0].startswith("epoch,validation_top1_error") and rows[1].startswith("0,")
@@ -55,7 +55,16 @@ def test_a_missing_file_of_weights_stops_before_anything_is_lost(clean: Project)
 def test_a_change_to_ones_own_code_retrains_what_uses_it(clean: Project) -> None:
     mine = {"arch": "networks.example:small_convnet", "options": {"planes": 4}}
     change(clean, {"mine": mine}, student="mine", teachers=["vgg", "mine"])
-    own = ["configure", "teacher@mine", "cache@mine", "ensemble", "baseline", "distill", "evaluate"]
+    own = [
+        "configure",
+        "teacher@mine",
+        "cache@mine",
+        "ensemble",
+        "baseline",
+        "distill",
+        "evaluate",
+        "report",
+    ]
     assert sorted(clean.stages_run("dvc", "repro")) == sorted(own)
     path = clean.folder / "networks" / "example.py"
     path.write_text(path.read_text().replace("nn.ReLU()", "nn.GELU()"))

@@ -17,10 +17,10 @@ from tests.conftest import ROOT
 from tests.data.test_sources import write_fashion_mnist
 from tests.stages.conftest import Project, make_project
 
-AFTER_DISTILL = ["distill", "evaluate"]
+AFTER_DISTILL = ["distill", "evaluate", "report"]
 ALL = [
     "configure", "prepare", "teacher@vgg", "teacher@resnet", "teacher@preact", "cache@vgg",
-    "cache@resnet", "cache@preact", "ensemble", "baseline", "distill", "evaluate",
+    "cache@resnet", "cache@preact", "ensemble", "baseline", "distill", "evaluate", "report",
 ]  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def test_runtime_settings_re_run_nothing(clean: Project) -> None:
 def test_a_change_to_evaluation_trains_nothing(clean: Project) -> None:
     path = clean.folder / "meal/evaluation/costs.py"
     path.write_text(path.read_text() + "\n# a comment\n")
-    assert clean.stages_run("dvc", "repro") == ["evaluate"]
+    assert clean.stages_run("dvc", "repro") == ["evaluate", "report"]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_the_fashion_mnist_recipe_runs_on_miniature_files(tmp_path: Path) -> Non
     for section in ("teaching", "distill"):
         params[section].update(epochs=1, warmup_epochs=0)
     (project.folder / "params.yaml").write_text(yaml.safe_dump(params))
-    assert project.stages_run("dvc", "repro")[-1] == "evaluate"
+    assert project.stages_run("dvc", "repro")[-1] == "report"
     table = project.run("python", "-m", "meal", "results").stdout
     assert table.startswith("Fashion-MNIST, 20 test images\n")
     assert "student, distilled" in table

@@ -1,0 +1,64 @@
+"""What a reviewer reads of a change, in Markdown."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+from dvc.repo import Repo
+from dvc.scm import RevError, SCMError, resolve_rev
+
+from meal.evaluation.comparison import claims
+from meal.evaluation.predictions import STUDENT
+from meal.experiments.compare import changes_table, significance
+from meal.experiments.snapshots import WORKSPACE, metrics_diff, params_diff, read_snapshot
+from meal.reporting.tables import results_table
+
+FIGURES = Path("reports/figures")
+_FIRST = ("error_cost", "training", "reliability")  # in a review; the page has all
+
+
+def review(base: str, pictures: str = ".") -> str:
+    """Markdown that sets the workspace against where it left `base`.
+
+    Args:
+        base: the branch or commit that the change is meant for.
+        pictures: the address that paths of pictures are put behind.
+
+    Raises:
+        ValueError: if there is no such branch or commit, or one of the two has no metrics.
+    """
+    with Repo() as repo:
+        try:
+            start = resolve_rev(repo.scm, base)
+        except (RevError, SCMError):
+            raise ValueError(f"BASE={base}: no such branch or commit is here") from None
+        start = _merge_base(start)
+        after = read_snapshot(repo, WORKSPACE)
+        parts = [f"# Review against {base} ({start[:7]})"]
+        listed = "\n".join(f"- {claim}" for claim in claims(after.metrics))
+        parts.append(f"## Results\n\n{results_table(after.metrics)}\n\n{listed}")
+        parts.append(f"## Parameters\n\n{changes_table(params_diff(repo, start, None))}")
+        parts.append(f"## Metrics\n\n{changes_table(metrics_diff(repo, start, None))}")
+        try:
+            before = read_snapshot(repo, start)
+        except ValueError as error:
+            parts.append(f"## Significance\n\nNot compared: {error}.")
+        else:
+            parts.append(significance([replace(before, name=base)], [after], STUDENT))
+    shown = [FIGURES / f"{name}.svg" for name in _FIRST]
+    lines = [
+        f"![{path.stem.replace('_', ' ')}]({pictures.rstrip('/')}/{path.as_posix()})"
+        for path in shown
+        if path.exists()
+    ]
+    parts.append("## Pictures\n\n" + ("\n\n".join(lines) or "None are here; run: dvc repro report"))
+    return "\n\n".join(parts)
+
+
+def _merge_base(revision: str) -> str:
+    """Where the current branch left a revision: what came to that since is not of this change."""
+    command = ("git", "merge-base", "HEAD", revision)
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or revision

@@ -1,0 +1,252 @@
+"""The pictures of a run's report: each a figure, and in words what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib import pyplot as plt
+from numpy.typing import NDArray
+
+from meal.evaluation.metrics import confusion
+from meal.evaluation.predictions import BASELINE, ENSEMBLE, FITTED, STUDENT, TEACHER, Predictions
+from meal.metrics import calibration_bins
+from meal.reporting.figures import COLOURS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MOST_CLASSES = 20  # of a confusion matrix that can be read
+_SHOWN_IMAGES = 24
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, with a name for its file, a title, and in words what it shows."""
+
+    name: str
+    title: str
+    words: str
+    figure: Any
+
+
+def name_of(model: str) -> str:
+    """A model's name as people read it."""
+    words = {ENSEMBLE: "ensemble", FITTED: "ensemble, fitted"}
+    return words.get(model, model.removeprefix(TEACHER))
+
+
+def colour_of(model: str) -> str:
+    """A model's colour in every picture."""
+    return COLOURS.get(model, COLOURS["teacher"])
+
+
+def error_against_cost(metrics: Mapping[str, Any]) -> Picture:
+    """Where each model stands: its error, and what one answer costs."""
+    cost = metrics["cost"]
+    models = [STUDENT, BASELINE, ENSEMBLE, FITTED]
+    macs = {
+        STUDENT: cost["student_macs"], BASELINE: cost["student_macs"],
+        ENSEMBLE: cost["ensemble_macs"], FITTED: cost["ensemble_macs"],
+    }  # fmt: skip
+    errors = {model: metrics[model]["top1_error"] for model in models}
+    for teacher, scores in metrics["teachers"].items():
+        models.append(TEACHER + teacher)
+        macs[models[-1]] = cost["teachers"][teacher]["macs"]
+        errors[models[-1]] = scores["top1_error"]
+    figure, axis = plt.subplots(figsize=(6, 3.4))
+    for place, model in enumerate(models):
+        star = model == STUDENT
+        axis.scatter(
+            macs[model] / 1e6, errors[model], s=150 if star else 55, zorder=3,
+            marker="*" if star else "o", color=colour_of(model),
+        )  # fmt: skip
+        # Labels of equal places would cover each other: every other one goes below.
+        axis.annotate(
+            name_of(model), (macs[model] / 1e6, errors[model]),
+            xytext=(7, 6 if place % 2 == 0 else -11), textcoords="offset points", fontsize=8,
+        )  # fmt: skip
+    if max(macs.values()) > 5 * min(macs.values()):
+        axis.set_xscale("log")
+    axis.margins(0.2)
+    axis.set_xlabel("multiply-adds of one answer (millions)")
+    axis.set_ylabel("top-1 error on test (%)")
+    axis.grid(alpha=0.25)
+    said = "; ".join(
+        f"{name_of(m)} {errors[m]:.2f}% at {macs[m] / 1e6:.1f} million" for m in models
+    )
+    return Picture("error_cost", "Error against cost", f"Error and multiply-adds: {said}.", figure)
+
+
+def training_curves(curves: Mapping[str, pd.DataFrame]) -> Picture:
+    """Losses and the discriminators' accuracy of the student, and everyone's validation error.
+
+    Args:
+        curves: the rows of `reports/training`, by `student`, `baseline` and `teachers/NAME`.
+    """
+    student = curves[STUDENT]
+    figure, (losses, accuracy, errors) = plt.subplots(1, 3, figsize=(9, 2.8))
+    for column, colour in (("similarity", COLOURS[STUDENT]), ("discriminator", COLOURS[ENSEMBLE])):
+        if column in student:
+            losses.plot(student["epoch"], student[column], color=colour, label=column)
+    losses.set_title("losses of the student", fontsize=9)
+    if losses.lines:
+        losses.legend()
+    adversarial = "discriminator_accuracy" in student
+    if adversarial:
+        accuracy.plot(student["epoch"], student["discriminator_accuracy"], color=COLOURS[STUDENT])
+        accuracy.axhline(50, color=COLOURS[BASELINE], linestyle=":", linewidth=1)
+    accuracy.set_title(
+        "accuracy of the discriminators" + (" (%)" if adversarial else ": none"), fontsize=9
+    )
+    for model, rows in curves.items():
+        errors.plot(
+            rows["epoch"], rows["validation_top1_error"], color=colour_of(model),
+            linewidth=1.8 if model == STUDENT else 0.9, label=name_of(model),
+            marker="o" if len(rows) == 1 else None,
+        )  # fmt: skip
+    errors.set_title("validation error (%)", fontsize=9)
+    errors.legend(fontsize=7)
+    for axis in (losses, accuracy, errors):
+        axis.set_xlabel("epoch")
+        axis.grid(alpha=0.25)
+    figure.tight_layout()
+    last = student["validation_top1_error"].iloc[-1]
+    words = f"Curves over {len(student)} epochs; the student ends at {last:.2f}% validation error."
+    return Picture("training", "Training", words, figure)
+
+
+def reliability(predictions: Predictions) -> Picture:
+    """Accuracy by confidence: on the diagonal a model is as sure as it is right."""
+    models = [STUDENT, BASELINE, ENSEMBLE]
+    figure, axes = plt.subplots(1, 3, figsize=(9, 3), sharey=True)
+    gaps = []
+    for axis, model in zip(axes, models, strict=True):
+        confidence = predictions.models[model].confidence.astype(np.float64)
+        bins = calibration_bins(confidence, predictions.correct(model))
+        some = bins["images"] > 0
+        shares = bins["images"] / len(predictions.labels)
+        gap = 100 * float((np.abs(bins["accuracy"] - bins["confidence"]) * shares).sum())
+        gaps.append(f"{name_of(model)} {gap:.2f}%")
+        axis.plot([0, 1], [0, 1], color=COLOURS["teacher"], linestyle=":", linewidth=1)
+        axis.plot(bins["confidence"][some], bins["accuracy"][some], color=colour_of(model))
+        axis.scatter(
+            bins["confidence"][some], bins["accuracy"][some], color=colour_of(model),
+            s=10 + 150 * shares[some], alpha=0.8,
+        )  # fmt: skip
+        axis.set_title(f"{name_of(model)}: ECE {gap:.2f}%", fontsize=9)
+        axis.set_xlabel("confidence")
+        axis.grid(alpha=0.25)
+    axes[0].set_ylabel("accuracy")
+    figure.tight_layout()
+    words = f"Expected calibration error: {', '.join(gaps)}. Dots are larger for more images."
+    return Picture("reliability", "Reliability", words, figure)
+
+
+def confusion_matrices(predictions: Predictions) -> Picture:
+    """Which classes are taken for which, by student and ensemble."""
+    names = [str(name) for name in predictions.card["classes"]]
+    matrices = {
+        model: confusion(predictions.models[model].answers, predictions.labels, len(names))
+        for model in (STUDENT, ENSEMBLE)
+    }
+    wrong = matrices[STUDENT] - np.diag(np.diag(matrices[STUDENT]))
+    hardest = np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")[:_MOST_CLASSES]
+    shown = np.sort(hardest)
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4.4), sharey=True)
+    for axis, (model, counts) in zip(axes, matrices.items(), strict=True):
+        rows = counts[np.ix_(shown, shown)] / np.maximum(counts[shown].sum(1, keepdims=True), 1)
+        axis.imshow(rows, cmap="viridis", vmin=0, vmax=1)
+        axis.set_xticks(range(len(shown)), [names[k][:12] for k in shown], rotation=90, fontsize=7)
+        axis.set_yticks(range(len(shown)), [names[k][:12] for k in shown], fontsize=7)
+        axis.set_title(name_of(model), fontsize=9)
+        axis.set_xlabel("answer")
+    axes[0].set_ylabel("label")
+    figure.tight_layout()
+    label, answer = np.unravel_index(int(wrong.argmax()), wrong.shape)
+    words = "Rows are labels, columns answers, bright where many. "
+    if wrong.max():
+        words += (
+            f"The student most often takes {names[label]} for {names[answer]}: "
+            f"{wrong.max()} of {matrices[STUDENT][label].sum()} images."
+        )
+    else:
+        words += "The student confuses no classes."
+    few = len(names) > _MOST_CLASSES
+    title = f"Confusion, the {_MOST_CLASSES} hardest classes" if few else "Confusion"
+    return Picture("confusion", title, words, figure)
+
+
+def error_similarity(predictions: Predictions) -> Picture:
+    """How much models err on the same images: an ensemble feeds on members that do not."""
+    models = [*(TEACHER + name for name in predictions.teachers), ENSEMBLE, BASELINE, STUDENT]
+    wrong = {model: ~predictions.correct(model) for model in models}
+    shares = np.array([[_overlap(wrong[a], wrong[b]) for b in models] for a in models])
+    figure, axis = plt.subplots(figsize=(1.6 + 0.6 * len(models), 1.3 + 0.5 * len(models)))
+    axis.imshow(shares, cmap="viridis", vmin=0, vmax=1)
+    for row, column in np.ndindex(*shares.shape):
+        shade = "black" if shares[row, column] > 0.6 else "white"
+        text = axis.text(
+            column, row, f"{100 * shares[row, column]:.0f}", ha="center", va="center", fontsize=8
+        )
+        text.set_color(shade)
+    names = [name_of(model) for model in models]
+    axis.set_xticks(range(len(models)), names, rotation=45, ha="right", fontsize=8)
+    axis.set_yticks(range(len(models)), names, fontsize=8)
+    figure.tight_layout()
+    count = len(predictions.teachers)
+    pairs = shares[:count, :count][~np.eye(count, dtype=bool)]
+    mean = 100 * float(pairs.mean()) if count > 1 else 100.0
+    words = (
+        "Of the images on which either of two models errs, the share (%) on which both do. "
+        f"Between teachers: {mean:.0f}% on average; between student and ensemble: "
+        f"{100 * shares[-1, count]:.0f}%."
+    )
+    return Picture("error_similarity", "Errors in common", words, figure)
+
+
+def _overlap(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    either = (first | second).sum()
+    return float((first & second).sum() / either) if either else 1.0
+
+
+def seen_differently(
+    predictions: Predictions, fetch: Callable[[Sequence[int]], NDArray[np.uint8]]
+) -> Picture | None:
+    """Test images to which student and ensemble give other answers; None where there are none.
+
+    Args:
+        predictions: all answers.
+        fetch: from numbers of test images to their pixels `(B, H, W, C)`.
+    """
+    student, ensemble = predictions.models[STUDENT], predictions.models[ENSEMBLE]
+    rows = np.flatnonzero(student.answers != ensemble.answers)
+    if not len(rows):
+        return None
+    surest = np.minimum(student.confidence[rows], ensemble.confidence[rows])
+    rows = rows[np.argsort(-surest, kind="stable")][:_SHOWN_IMAGES]
+    names = [str(name) for name in predictions.card["classes"]]
+    lines = -(-len(rows) // 6)
+    figure, axes = plt.subplots(lines, 6, figsize=(9, 2.0 * lines), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, row, pixels in zip(axes.flat, rows, fetch(rows.tolist()), strict=False):
+        grey = pixels.shape[2] == 1
+        axis.imshow(pixels[..., 0] if grey else pixels, cmap="gray" if grey else None)
+        axis.set_title(
+            f"{names[predictions.labels[row]][:18]}\n"
+            f"student: {names[student.answers[row]][:12]} {student.confidence[row]:.2f}\n"
+            f"ensemble: {names[ensemble.answers[row]][:12]} {ensemble.confidence[row]:.2f}",
+            fontsize=6.5,
+        )
+    figure.tight_layout()
+    total = int((student.answers != ensemble.answers).sum())
+    right = int(((student.answers != ensemble.answers) & predictions.correct(STUDENT)).sum())
+    words = (
+        f"Student and ensemble answer {total} of {len(predictions.labels)} test images "
+        f"differently; the student is right on {right} of them. Shown: the {len(rows)} on which "
+        "both are surest, the label above."
+    )
+    return Picture("seen_differently", "Seen differently", words, figure)

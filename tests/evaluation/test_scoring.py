@@ -1,0 +1,83 @@
+"""All models scored one after the other, and their answers kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from meal.evaluation.curves import write_tables
+from meal.evaluation.predictions import Predictions
+from meal.evaluation.scoring import Answered, score_models
+from meal.evaluation.timings import measure
+from meal.metrics import log_softmax
+from meal.nets.spec import NetworkSpec
+
+LABELS, CHECKED = np.arange(60) % 6, np.arange(30) % 6
+NAMES = ["teachers/a", "teachers/b", "ensemble", "ensemble_fitted", "baseline", "student"]
+
+
+def answered() -> Iterator[Answered]:
+    for seed, name in enumerate(NAMES):
+        generator = np.random.default_rng(seed)
+        sides = [
+            log_softmax(2 * np.eye(6)[labels] + generator.normal(size=(len(labels), 6)))
+            for labels in (LABELS, CHECKED)
+        ]
+        yield name, sides[0], sides[1]
+
+
+@pytest.fixture
+def predictions() -> Predictions:
+    card = {"classes": list("abcdef"), "images": "0"}
+    return score_models(answered(), LABELS, CHECKED, card)[1]
+
+
+def test_every_model_has_every_measure() -> None:
+    scores, _ = score_models(answered(), LABELS, CHECKED, {"classes": list("abcdef")})
+    measures = {"top1_error", "top5_error", "nll", "brier", "ece", "ece_scaled", "temperature"}
+    for model in ("student", "baseline", "ensemble", "ensemble_fitted"):
+        assert set(scores[model]) == measures
+    assert set(scores["teachers"]) == {"a", "b"} and set(scores["teachers"]["a"]) == measures
+    assert set(scores["vote"]) == {"top1_error"}
+    for rival in ("ensemble", "baseline"):
+        row = scores["significance"][f"student_minus_{rival}"]
+        error = scores["student"]["top1_error"] - scores[rival]["top1_error"]
+        assert row["points"] == pytest.approx(error, abs=0.011)
+        assert row["low"] <= row["points"] <= row["high"] and 0 < row["mcnemar_p"] <= 1
+
+
+def test_predictions_come_back_as_they_were(predictions: Predictions, tmp_path: Path) -> None:
+    predictions.save(tmp_path / "predictions")
+    again = Predictions.load(tmp_path / "predictions")
+    assert list(again.models) == NAMES and list(again.teachers) == ["a", "b"]
+    assert np.array_equal(again.labels, LABELS) and again.card["classes"] == list("abcdef")
+    student = dict(zip(NAMES, answered(), strict=True))["student"][1]
+    own = again.models["student"]
+    assert np.array_equal(own.answers, student.argmax(axis=1))
+    assert own.log_likelihood == pytest.approx(student[np.arange(60), LABELS], abs=1e-6)
+    assert own.confidence == pytest.approx(np.exp(student.max(axis=1)), abs=1e-6)
+    bytes_per_answer = sum(f.stat().st_size for f in (tmp_path / "predictions").iterdir())
+    assert bytes_per_answer < 60 * len(NAMES) * 16 + 6000  # small: 16 bytes an answer
+
+
+def test_the_tables_that_dvc_draws(predictions: Predictions, tmp_path: Path) -> None:
+    write_tables(predictions, tmp_path)
+    rows = [row.split(",") for row in (tmp_path / "confusion.csv").read_text().splitlines()]
+    assert rows[0] == ["label", "answer", "images"]
+    assert sum(int(images) for *_, images in rows[1:]) == 60
+    curve = (tmp_path / "reliability" / "student.csv").read_text().splitlines()
+    assert curve[0] == "confidence,accuracy,images"
+    assert sum(int(row.split(",")[2]) for row in curve[1:]) == 60
+    assert len((tmp_path / "classes.csv").read_text().splitlines()) == 7
+
+
+def test_timings_name_every_model_over_the_student() -> None:
+    spec = NetworkSpec("tiny", 1.0, 1, 16, 3)
+    rows = measure(spec, {"one": spec, "two": spec}, torch.device("cpu"), repeats=3)
+    assert set(rows) == {"student", "ensemble", "one", "two"}
+    assert rows["student"]["latency_ratio"] == 1.0
+    assert all(value > 0 for row in rows.values() for value in row.values())
