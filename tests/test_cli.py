@@ -30,6 +30,7 @@ def test_results_before_a_run_say_what_to_run(
 # Every command that the README shows, and what runs it: a new one needs a test and a line here.
 PIPELINE = "tests/stages/test_pipeline.py"
 SWEEPS = "tests/stages/test_experiments.py"
+COMPARE = "tests/stages/test_compare.py"
 COVERED = {
     "make repro": ".ci/run",
     "make test": ".ci/run",
@@ -44,6 +45,14 @@ COVERED = {
     "dvc metrics diff": PIPELINE,
     "dvc params diff": PIPELINE,
     "dvc plots show": PIPELINE,
+    "dvc plots diff": "tests/stages/test_browser.py",
+    "python -m meal compare main": COMPARE,
+    "make review BASE=main": COMPARE,
+    "python -m meal timings": COMPARE,
+    "MEAL_SHARD=1/2 python -m stages.cache vgg & MEAL_SHARD=2/2 python -m stages.cache vgg; wait": (
+        "tests/stages/test_shards.py"
+    ),
+    "dvc repro cache@vgg": "tests/stages/test_shards.py",
     "cp artifacts/baseline/weights.safetensors start.safetensors": PIPELINE,
     "sha256sum start.safetensors": PIPELINE,
     "python -m meal sweep -S distill.adversarial=off,minimax -S distill.seed=0,1,2 -j 2": SWEEPS,

@@ -10,7 +10,9 @@ import yaml
 
 from meal.config.loading import load_params
 from meal.config.slices import resolve
+from meal.nets.resolving import checked_slices
 from stages import configure
+from tests.conftest import ROOT
 
 # What a user types after -S, and what the one line must say.
 FAULTS = {
@@ -226,3 +228,16 @@ def test_recipes_are_valid() -> None:
     assert recipes
     for recipe in recipes:
         load_params(recipe)
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_recipe_is_complete_and_valid(recipe: Path, raw_params: dict[str, Any]) -> None:
+    """A recipe is copied over params.yaml: it passes `configure` and leaves out no key."""
+    text = recipe.read_text()
+    assert text.startswith("# ") and f"cp recipes/{recipe.name} params.yaml" in text
+    given = yaml.safe_load(text)
+    for section, values in raw_params.items():
+        if isinstance(values, dict) and section != "networks":
+            assert set(given[section]) == set(values), section
+    slices = checked_slices(load_params(recipe), recipe.name)
+    assert {"prepare", "baseline", "distill", "ensemble"} <= set(slices)

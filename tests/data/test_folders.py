@@ -16,12 +16,16 @@ import torch
 from PIL import Image
 
 from meal.config.schema import ViewsSlice
-from meal.config.slices import PrepareSlice
+from meal.config.slices import PrepareSlice, SupervisedSlice
+from meal.data.batches import Purpose
 from meal.data.card import describe
 from meal.data.pipelines import PlainPipeline, ViewPipeline
 from meal.data.preparation import prepare
 from meal.data.prepared import SPLITS, Prepared, open_prepared
 from meal.data.views import view_family
+from meal.training.checkpoint import Checkpoints
+from meal.training.supervised import train_supervised
+from meal.work import WorkFolder
 from tests.data.files import as_bytes, md5, picture, write_classes
 
 CPU = torch.device("cpu")
@@ -404,3 +408,26 @@ def test_images_in_folders_within_a_class_belong_to_it(root: Path, tmp_path: Pat
     (root / "train" / "cat" / "indoors").mkdir()
     picture(8).save(root / "train" / "cat" / "indoors" / "Caf\u00e9 1.JPG")
     assert sum(prepared(root, tmp_path / "out").manifest["counts"].values()) == 25
+
+
+def test_training_has_the_same_bits_whatever_the_store_and_the_number_of_workers(
+    root: Path, tmp_path: Path
+) -> None:
+    prepared(root, tmp_path / "array", store="array")
+    prepared(root, tmp_path / "index", store="index")
+    states = []
+    for name, workers in (("array", 0), ("index", 0), ("index", 1), ("index", 2)):
+        data = open_prepared(tmp_path / name, str(root), workers)
+        config = SupervisedSlice.model_validate(
+            {
+                "name": "one",
+                "network": {"arch": "tiny"},
+                "views": {"seed": 0, "crop": "resized", "crop_padding": 0, "flip": True},
+                "training": {"epochs": 2, "batch_size": 4, "lr": 0.05},
+            }
+        )
+        work = WorkFolder(tmp_path / "work", f"{name}-{workers}", {})
+        arguments = ("one", Purpose.TEACHER, config, data, CPU, Checkpoints(work))
+        states.append(train_supervised(*arguments)[1])
+    for state in states[1:]:
+        assert all(torch.equal(state[key], states[0][key]) for key in states[0])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,7 +17,7 @@ import yaml
 from tests.conftest import ROOT
 
 
-def tiny_params() -> dict[str, object]:
+def tiny_params() -> dict[str, Any]:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["teachers"] = ["vgg", "resnet", "preact"]
     params["student"] = "resnet"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -15,8 +16,11 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import yaml
+
 from meal.files import sha256
-from tests.stages.conftest import Project, make_project
+from tests.data.files import write_classes
+from tests.stages.conftest import Project, make_project, tiny_params
 
 OUTPUTS = {
     "prepare": ["artifacts/data"],
@@ -78,8 +82,10 @@ class Target:
             where = f"{stage}, signal {number}, before change {at} of {self._changes[stage]}"
         else:
             after = moment.uniform(0.2, 1.0) * self._seconds[stage]
-            killed = self._run(stage, number, after=after)[1]
-            where = f"{stage}, signal {number}, after {after:.2f} s"
+            group = moment.random() < 0.5  # with its workers, as Ctrl-C does
+            killed = self._run(stage, number, after=after, group=group)[1]
+            whom = "the group" if group else "the process"
+            where = f"{stage}, signal {number} to {whom}, after {after:.2f} s"
         tally.killed += killed != 0  # else it was done before
         again = self._run(stage)[0]
         tally.resumed += "resumed after" in again
@@ -99,7 +105,12 @@ class Target:
             assert self._expected[stage]
 
     def _run(
-        self, stage: str, number: int = 0, at: int = -1, after: float | None = None
+        self,
+        stage: str,
+        number: int = 0,
+        at: int = -1,
+        after: float | None = None,
+        group: bool = False,
     ) -> tuple[str, int]:
         """Run a stage; what it printed, and its exit status."""
         command = [sys.executable, "-c", HARNESS, str(int(number)), str(at), *stage.split()]
@@ -109,12 +120,14 @@ class Target:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
         if after is not None:
             try:
                 process.wait(after)
             except subprocess.TimeoutExpired:
-                process.send_signal(number)
+                send = os.killpg if group else os.kill
+                send(process.pid, number)
         return process.communicate()[0], process.returncode
 
     def _remove(self, stage: str) -> None:
@@ -135,6 +148,21 @@ class Target:
         return hashes
 
 
+def make_folder_project(folder: Path) -> Project:
+    """A project whose images are files, which worker processes decode."""
+    write_classes(folder.with_name("images"), {"cat": 60, "dog": 60, "eel": 60}, size=(24, 20))
+    project = make_project(folder)
+    params = tiny_params()
+    params["dataset"] = "folder"
+    params["data"].update(root=str(folder.with_name("images")), image_size=16, store="index")
+    params["views"].update(crop="resized")
+    params["distill"].update(batch_size=16)
+    params["runtime"]["workers"] = 2
+    (project.folder / "params.yaml").write_text(yaml.safe_dump(params))
+    project.commit("images of one's own")
+    return project
+
+
 def soak(project: Project, kills: int, seed: int) -> Tally:
     """Kill stages in turn, `kills` times, at moments that follow from `seed`."""
     target, tally = Target(project), Tally()
@@ -146,10 +174,14 @@ def soak(project: Project, kills: int, seed: int) -> Tally:
 
 
 if __name__ == "__main__":
+    differing = 0
     with tempfile.TemporaryDirectory() as name:
-        made = make_project(Path(name) / "project")
-        made.run("dvc", "repro")
-        result = soak(made, int(sys.argv[1]), seed=int(time.time()))
-    print(f"killed {result.killed}, resumed {result.resumed}, differing {len(result.differing)}")
-    print("\n".join(result.differing))
-    sys.exit(bool(result.differing))
+        for kind, make in (("digits", make_project), ("folder", make_folder_project)):
+            made = make(Path(name) / kind)
+            made.run("dvc", "repro")
+            result = soak(made, int(sys.argv[1]) // 2, seed=int(time.time()))
+            said = f"killed {result.killed}, resumed {result.resumed}"
+            print(f"{kind}: {said}, differing {len(result.differing)}")
+            print("\n".join(result.differing))
+            differing += len(result.differing)
+    sys.exit(bool(differing))

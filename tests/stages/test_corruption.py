@@ -130,6 +130,7 @@ runpy.run_module("stages." + stage, run_name="__main__")
         ("ensemble", "artifacts/ensemble"),
         ("distill", "artifacts/student"),
         ("evaluate", "artifacts/predictions"),
+        ("report", "reports/figures"),
     ],
 )
 def test_a_full_disk_is_one_line_and_leaves_nothing_that_looks_whole(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.stages.conftest import make_project
-from tests.stages.kills import soak
+from tests.stages.kills import make_folder_project, soak
 
 pytestmark = pytest.mark.slow
 
@@ -18,3 +18,11 @@ def test_killed_stages_end_with_the_bytes_of_an_undisturbed_run(tmp_path: Path) 
     tally = soak(own, kills=32, seed=0)
     assert tally.differing == []
     assert tally.killed >= 20 and tally.resumed >= 1
+
+
+def test_neither_are_stages_whose_images_are_decoded_by_workers(tmp_path: Path) -> None:
+    own = make_folder_project(tmp_path / "killed")
+    own.run("dvc", "repro")
+    tally = soak(own, kills=16, seed=1)
+    assert tally.differing == []
+    assert tally.killed >= 8
