@@ -55,6 +55,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def disk_errors(path: Path, kind: type[Exception]) -> Iterator[None]:
+    """Turn `kind`, which a library's writer makes of a full disk, into an OSError that says so."""
+    try:
+        yield
+    except kind as error:
+        raise OSError(f"{path} cannot be written; is the disk full? ({error})") from None
+
+
 def _remove_leftovers(path: Path) -> None:
     """Remove what a killed process left beside `path`; only one process at a time writes it."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????"):

@@ -16,6 +16,7 @@ from meal.config.loading import load_params, load_slice
 from meal.config.schema import Params
 from meal.config.slices import DistillSlice, resolve
 from meal.data.prepared import open_prepared
+from meal.evaluation.predictions import Predictions
 from meal.teaching.cache import AnswerCache
 from meal.teaching.ensemble import Ensemble
 from tests.conftest import ROOT
@@ -99,11 +100,14 @@ def test_files_of_anything_are_params_or_an_error(content: bytes, tmp_path: Path
         load_params(file)
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "ensemble.json", "slice.json"])
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "ensemble.json", "predictions.json", "slice.json"]
+)
 def test_manifests_of_anything_are_an_error(name: str, tmp_path: Path) -> None:
     readers = {
         "manifest.json": [open_prepared, AnswerCache],
         "ensemble.json": [Ensemble],
+        "predictions.json": [Predictions.load],
         "slice.json": [lambda folder: load_slice(DistillSlice, folder / "slice.json")],
     }
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from meal.evaluation.metrics import brier_scores
-from meal.files import atomic_folder, read_sealed, sha256, write_sealed
+from meal.files import atomic_folder, disk_errors, read_sealed, sha256, write_sealed
 from meal.metrics import Floats, Labels
 
 STUDENT, BASELINE, ENSEMBLE, FITTED, VOTE = (
@@ -86,10 +86,8 @@ class Predictions:
             arrays |= {f"{name}.{field}": array for field, array in vars(answers).items()}
         with atomic_folder(folder) as temporary:
             path = temporary / "predictions.safetensors"
-            try:
+            with disk_errors(path, SafetensorError):
                 save_file(arrays, path)
-            except SafetensorError as error:  # what its writer makes of a full disk
-                raise OSError(f"{path} cannot be written; is the disk full? ({error})") from None
             card = {**self.card, "models": list(self.models), "sha256": sha256(path)}
             write_sealed(temporary / "predictions.json", card)
 
@@ -108,10 +106,13 @@ class Predictions:
             raise ValueError(f"{error}; {mend}") from None
         if not path.is_file() or sha256(path) != card.get("sha256"):
             raise ValueError(f"{path} is missing or damaged; {mend}")
-        arrays = load_file(path)
         fields = ModelAnswers.__dataclass_fields__
-        models = {
-            name: ModelAnswers(**{field: arrays[f"{name}.{field}"] for field in fields})
-            for name in card["models"]
-        }
-        return cls(arrays["labels"], models, arrays["vote"], card)
+        try:
+            arrays = load_file(path)
+            models = {
+                name: ModelAnswers(**{field: arrays[f"{name}.{field}"] for field in fields})
+                for name in card["models"]
+            }
+            return cls(arrays["labels"], models, arrays["vote"], card)
+        except (KeyError, SafetensorError) as error:
+            raise ValueError(f"{path} is of another version ({error}); {mend}") from None

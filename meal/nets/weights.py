@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from meal.files import atomic_folder, read_sealed, sha256, write_sealed
+from meal.files import atomic_folder, disk_errors, read_sealed, sha256, write_sealed
 from meal.nets import origins
 from meal.nets.blocks import Alignment, BlockNetwork
 from meal.nets.inputs import Adapted, InputAdapter
@@ -48,10 +48,8 @@ def save(folder: Path, spec: NetworkSpec, state: dict[str, Tensor]) -> None:
     }
     with atomic_folder(folder) as temporary:
         path = temporary / "weights.safetensors"
-        try:
+        with disk_errors(path, SafetensorError):
             save_file(tensors, path)
-        except SafetensorError as error:  # what its writer makes of a full disk
-            raise OSError(f"{path} cannot be written; is the disk full? ({error})") from None
         write_sealed(temporary / "network.json", {**asdict(spec), "sha256": sha256(path)})
 
 

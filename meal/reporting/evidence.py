@@ -36,11 +36,11 @@ def machine() -> dict[str, str | int]:
     }
 
 
-def header() -> str:
-    """Command, commit, machine and versions, as a block of Markdown."""
+def header(module: str = "meal") -> str:
+    """Command (`python -m MODULE ...`), commit, machine and versions, as a block of Markdown."""
     facts = machine()
     versions = ", ".join(f"{name} {facts[name]}" for name in ("python", *VERSIONS))
-    command = shlex.join(["python", "-m", "meal", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", module, *sys.argv[1:]])
     return (
         f"```\ncommand   {command}\ncommit    {commit()}\n"
         f"machine   {facts['processor']}, {facts['cores']} cores\nversions  {versions}\n```"

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from meal.files import atomic_path, sha256
+from meal.files import atomic_path, disk_errors, sha256
 from meal.work import WorkFolder
 
 KEPT = 2  # should the newest be damaged, the one before is used
@@ -32,10 +32,8 @@ class Checkpoints:
         """Write the state after `step` steps; older ones than the last two go."""
         path = self._folder / f"{step:09d}.pt"
         with atomic_path(path) as temporary:
-            try:
+            with disk_errors(path, RuntimeError):
                 torch.save(state, temporary)
-            except RuntimeError as error:  # what its writer makes of a full disk
-                raise OSError(f"{path} cannot be written; is the disk full? ({error})") from None
             digest = sha256(temporary)
         with atomic_path(path.with_suffix(".sha256")) as temporary:
             temporary.write_text(digest + "\n", encoding="ascii")

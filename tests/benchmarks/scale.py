@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import psutil
 import yaml
 from PIL import Image
 
+from meal.reporting.evidence import header
 from tests.benchmarks.common import report
+from tests.conftest import ROOT
 from tests.stages.conftest import Project, make_project
 
 FILES, CLASSES, SIDE, TEST = 20_000, 20, 256, 0.1
@@ -117,22 +120,37 @@ def run() -> None:
         f"of files, cut from 96 to 48 pixels; {VIEWS} views, top-k {TOP_K}, {EPOCHS} epochs; "
         "images are training images seen, start-up included"
     )
-    report("scale", [*rows, *forecast()], note)
+    report("scale", rows, note)
+    write_results(rows, note)
 
 
-def forecast() -> list[dict[str, Any]]:
+def write_results(rows: list[dict[str, Any]], note: str) -> None:
+    """`reports/results/scale.md`: what was measured, and the forecast."""
+    measured = pd.DataFrame(rows).fillna("").astype(str).replace(r"\.0$", "", regex=True)
+    expected = pd.DataFrame(forecast().items(), columns=["ImageNet", "forecast"])
+    text = (
+        f"# A folder of {FILES} JPEG files\n\n{header('tests.benchmarks')}\n\n{note}.\n\n"
+        f"{measured.to_markdown(index=False)}\n\n"
+        "Memory is the proportional set size of a stage and its workers together, sampled. The "
+        "training stages decode and train on the same two cores.\n\n"
+        f"## Forecast\n\n{IMAGENET['images']} images, {IMAGENET['views']} views, "
+        f"{IMAGENET['teachers']} teachers, top-k {IMAGENET['top_k']}. Bytes follow from the "
+        "arrays' layout, for the teachers and their mean; hours from an assumed throughput of "
+        f"{NAMED_THROUGHPUT} images a second through a teacher, files decoded in time for it.\n\n"
+        f"{expected.to_markdown(index=False, disable_numparse=True)}\n"
+    )
+    (ROOT / "reports" / "results" / "scale.md").write_text(text)
+
+
+def forecast() -> dict[str, str]:
     """What a cache of ImageNet takes: bytes by the arrays' layout, time by a throughput."""
     answers = IMAGENET["images"] * IMAGENET["views"]
-    logits = 4 * IMAGENET["top_k"]  # an index and a share, two bytes each
+    logits, blocks = 4 * IMAGENET["top_k"], 3 * 16 * 2  # bytes of an answer
+    members = IMAGENET["teachers"] + 1
     passes = answers * IMAGENET["teachers"]
-    return [
-        {
-            "forecast": "ImageNet, 8 views, 2 teachers, top-k 10",
-            "disk_gb_logits": round(answers * logits * (IMAGENET["teachers"] + 1) / 1e9, 2),
-            "disk_gb_with_three_blocks": round(
-                answers * (logits + 3 * 16 * 2) * (IMAGENET["teachers"] + 1) / 1e9, 2
-            ),
-            "teacher_forwards": passes,
-            "hours_at_2500_images_per_second": round(passes / NAMED_THROUGHPUT / 3600, 2),
-        }
-    ]
+    return {
+        "disk, logits alone (GB)": f"{answers * logits * members / 1e9:.2f}",
+        "disk, with three blocks (GB)": f"{answers * (logits + blocks) * members / 1e9:.2f}",
+        "teacher forwards (millions)": f"{passes / 1e6:.1f}",
+        f"hours at {NAMED_THROUGHPUT} images a second": f"{passes / NAMED_THROUGHPUT / 3600:.1f}",
+    }
