@@ -50,9 +50,9 @@ COVERED = {
     "make review BASE=main": COMPARE,
     "python -m meal timings": COMPARE,
     "MEAL_SHARD=1/2 python -m stages.cache vgg & MEAL_SHARD=2/2 python -m stages.cache vgg; wait": (
-        "tests/stages/test_shards.py"
+        "tests/stages/test_shared_caches.py"
     ),
-    "dvc repro cache@vgg": "tests/stages/test_shards.py",
+    "dvc repro cache@vgg": "tests/stages/test_shared_caches.py",
     "cp artifacts/baseline/weights.safetensors start.safetensors": PIPELINE,
     "sha256sum start.safetensors": PIPELINE,
     "python -m meal sweep -S distill.adversarial=off,minimax -S distill.seed=0,1,2 -j 2": SWEEPS,

@@ -59,7 +59,7 @@ def contact_sheet(data: Prepared) -> Image.Image:
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     for line in range(shown):
         top = _GAP + line * step
-        name = str(data.manifest["classes"][line])
+        name = " ".join(str(data.manifest["classes"][line]).split())  # one line
         draw.text((_GAP, top + _TILE // 2), name[:22], fill="black", font=font, anchor="lm")
         rows = np.flatnonzero(labels == line)[:_SHOWN_IMAGES]
         for column, pixels in enumerate(store.fetch(torch.from_numpy(rows)).numpy()):

@@ -32,6 +32,12 @@ class Picture:
     figure: Any
 
 
+def _class_names(predictions: Predictions) -> list[str]:
+    """Names of the classes as figures can show them: a `$` would begin a formula."""
+    names = [" ".join(str(name).split()) for name in predictions.card["classes"]]
+    return [name.replace("$", r"\$") for name in names]
+
+
 def name_of(model: str) -> str:
     """A model's name as people read it."""
     words = {ENSEMBLE: "ensemble", FITTED: "ensemble, fitted"}
@@ -147,7 +153,7 @@ def reliability(predictions: Predictions) -> Picture:
 
 def confusion_matrices(predictions: Predictions) -> Picture:
     """Which classes are taken for which, by student and ensemble."""
-    names = [str(name) for name in predictions.card["classes"]]
+    names = _class_names(predictions)
     matrices = {
         model: confusion(predictions.models[model].answers, predictions.labels, len(names))
         for model in (STUDENT, ENSEMBLE)
@@ -167,9 +173,10 @@ def confusion_matrices(predictions: Predictions) -> Picture:
     figure.tight_layout()
     label, answer = np.unravel_index(int(wrong.argmax()), wrong.shape)
     words = "Rows are labels, columns answers, bright where many. "
+    plain = [str(name) for name in predictions.card["classes"]]
     if wrong.max():
         words += (
-            f"The student most often takes {names[label]} for {names[answer]}: "
+            f"The student most often takes {plain[label]} for {plain[answer]}: "
             f"{wrong.max()} of {matrices[STUDENT][label].sum()} images."
         )
     else:
@@ -227,7 +234,7 @@ def seen_differently(
         return None
     surest = np.minimum(student.confidence[rows], ensemble.confidence[rows])
     rows = rows[np.argsort(-surest, kind="stable")][:_SHOWN_IMAGES]
-    names = [str(name) for name in predictions.card["classes"]]
+    names = _class_names(predictions)
     lines = -(-len(rows) // 6)
     figure, axes = plt.subplots(lines, 6, figsize=(9, 2.0 * lines), squeeze=False)
     for axis in axes.flat:
