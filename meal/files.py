@@ -73,6 +73,28 @@ def _remove_leftovers(path: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
+def check_file(path: Path, digest: object) -> None:
+    """Compare a file with its SHA-256.
+
+    Raises:
+        ValueError: if it is missing, or its content is another.
+    """
+    if not path.is_file() or sha256(path) != digest:
+        _expose(path)
+        raise ValueError(f"{path} is missing or damaged")
+
+
+def _expose(path: Path) -> None:
+    """Let DVC see that a file is damaged, so that `dvc repro` mends it.
+
+    It takes a file for unchanged that has the time it knows, and one of its own cache for whole
+    that is read-only; a disk that spoils bits changes neither.
+    """
+    with contextlib.suppress(OSError):
+        path.chmod(0o644)
+        os.utime(path)
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write `value` as indented JSON; equal values give equal bytes."""
     with atomic_path(path) as temporary:
@@ -88,8 +110,10 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
+        _expose(path)
         raise ValueError(f"{path} cannot be read: {error}") from None
     if not isinstance(value, dict):
+        _expose(path)
         raise ValueError(f"{path} does not hold a JSON object")
     return value
 
@@ -111,6 +135,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
     if value.get("fingerprint") != fingerprint(
         {k: v for k, v in value.items() if k != "fingerprint"}
     ):
+        _expose(path)
         raise ValueError(f"{path} is damaged")
     return value
 

@@ -14,6 +14,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
+from weakref import WeakSet
 
 from meal.files import fingerprint, sha256
 
@@ -58,6 +59,18 @@ class WorkFolder:
             lock.close()
 
 
+_HELD: WeakSet[IO[str]] = WeakSet()
+
+
+def _drop_locks() -> None:
+    """Processes that this one forks, to decode images, may outlive it: locks are not theirs."""
+    for lock in list(_HELD):
+        lock.close()
+
+
+os.register_at_fork(after_in_child=_drop_locks)
+
+
 def _lock(path: Path, what: str, *, shared: bool = False) -> IO[str]:
     """Lock a file for this process; the system drops the lock with its owner, however that ended.
 
@@ -73,6 +86,7 @@ def _lock(path: Path, what: str, *, shared: bool = False) -> IO[str]:
         raise ValueError(
             f"{what} is already being run by process {owner}; wait for it, or end it"
         ) from None
+    _HELD.add(lock)
     lock.truncate(0)
     lock.write(str(os.getpid()))
     lock.flush()

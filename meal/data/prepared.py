@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from meal.data.stores import ArrayStore, FileStore, ImageStore
-from meal.files import read_sealed, sha256, user_folder
+from meal.files import check_file, read_sealed, user_folder
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Split = Literal["train", "validation", "test"]
@@ -73,8 +73,10 @@ class Prepared:
 
     def _read(self, name: str) -> NDArray[Any]:
         path = self.folder / name
-        if not path.is_file() or sha256(path) != self.manifest["files"].get(name):
-            raise ValueError(f"{path} is missing or damaged; {MEND}")
+        try:
+            check_file(path, self.manifest["files"].get(name))
+        except ValueError as error:
+            raise ValueError(f"{error}; {MEND}") from None
         return np.load(path, allow_pickle=False)
 
 

@@ -61,7 +61,7 @@ class _Files(Dataset[Any]):
     def __init__(self, root: Path, paths: NDArray[np.bytes_], side: int, keep: bool) -> None:
         self._root, self._paths, self._side, self._keep = root, paths, side, keep
 
-    def __getitem__(self, rows: Tensor) -> tuple[Tensor, dict[str, Any], dict[int, str]]:
+    def __getitem__(self, rows: NDArray[np.int64]) -> tuple[Tensor, dict[str, Any], dict[int, str]]:
         count, side = len(rows), self._side
         found: dict[str, Any] = {
             "pixels": np.zeros((count if self._keep else 0, side, side, 3), np.uint8),
@@ -89,7 +89,8 @@ class _Files(Dataset[Any]):
             found["sums"][place] = values.sum((0, 1)), (values**2).sum((0, 1))
             if self._keep:
                 found["pixels"][place] = image.pixels
-        return rows, {name: torch.from_numpy(array) for name, array in found.items()}, faults
+        arrays = {name: torch.from_numpy(array) for name, array in found.items()}
+        return torch.from_numpy(rows), arrays, faults
 
 
 def scan(root: Path, paths: Sequence[str], side: int, keep: bool, workers: int) -> Scan:

@@ -99,7 +99,7 @@ class FileStore(Dataset[Any]):
 
     def fetch(self, rows: Tensor) -> Tensor:
         """Decode in this process."""
-        return self._sound(self[rows])[1]
+        return self._sound(self[rows.numpy()])[1]
 
     def read(self, order: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Decode in worker processes, some batches ahead."""
@@ -110,22 +110,23 @@ class FileStore(Dataset[Any]):
         """Files stay where they are."""
         return self
 
-    def __getitem__(self, rows: Tensor) -> tuple[Tensor, Tensor, str]:
+    def __getitem__(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor, str]:
         """Rows `(B,)`, their images, and what is wrong: a worker's exception would lose its form.
 
         The only loop over images: each is a file of its own.
         """
+        asked = torch.from_numpy(rows)
         pixels = np.empty((len(rows), self.side, self.side, self.channels), np.uint8)
         for place, row in enumerate(rows.tolist()):
             path = self.path(row)
             try:
                 content = path.read_bytes()
                 if hashlib.sha256(content).digest() != self._index["sha256"][row].tobytes():
-                    return rows, torch.empty(0), f"{path} has changed since it was prepared"
+                    return asked, torch.empty(0), f"{path} has changed since it was prepared"
                 pixels[place] = decode(content, self.side).pixels[..., : self.channels]
             except (OSError, ValueError) as error:
-                return rows, torch.empty(0), f"{path} cannot be read: {error}"
-        return rows, torch.from_numpy(pixels), ""
+                return asked, torch.empty(0), f"{path} cannot be read: {error}"
+        return asked, torch.from_numpy(pixels), ""
 
     @staticmethod
     def _sound(answer: tuple[Tensor, Tensor, str]) -> tuple[Tensor, Tensor]:
@@ -138,8 +139,11 @@ class FileStore(Dataset[Any]):
         return rows, pixels
 
 
-def load_ahead(dataset: Dataset[Any], order: Iterable[Any], workers: int) -> Iterator[Any]:
-    """The items of `dataset` in `order`, made by worker processes, some of them ahead.
+def load_ahead(dataset: Dataset[Any], order: Iterable[Tensor], workers: int) -> Iterator[Any]:
+    """What `dataset` makes of each batch of rows in `order`, by worker processes, some ahead.
+
+    Rows go to the workers as arrays, which are copied: a tensor would be lent through a socket,
+    and fail loudly in a worker that is about to be ended.
 
     Raises:
         OSError: if a worker died, as where shared memory is short.
@@ -147,7 +151,7 @@ def load_ahead(dataset: Dataset[Any], order: Iterable[Any], workers: int) -> Ite
     loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_size=None,
-        sampler=order,
+        sampler=(rows.numpy() for rows in order),
         num_workers=workers,
         prefetch_factor=_AHEAD if workers else None,
         worker_init_fn=_ignore_signals,

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from meal.evaluation.metrics import brier_scores
-from meal.files import atomic_folder, disk_errors, read_sealed, sha256, write_sealed
+from meal.files import atomic_folder, check_file, disk_errors, read_sealed, sha256, write_sealed
 from meal.metrics import Floats, Labels
 
 STUDENT, BASELINE, ENSEMBLE, FITTED, VOTE = (
@@ -102,10 +102,9 @@ class Predictions:
         path = folder / "predictions.safetensors"
         try:
             card = read_sealed(folder / "predictions.json")
+            check_file(path, card.get("sha256"))
         except ValueError as error:
             raise ValueError(f"{error}; {mend}") from None
-        if not path.is_file() or sha256(path) != card.get("sha256"):
-            raise ValueError(f"{path} is missing or damaged; {mend}")
         fields = ModelAnswers.__dataclass_fields__
         try:
             arrays = load_file(path)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from meal.files import atomic_folder, disk_errors, read_sealed, sha256, write_sealed
+from meal.files import atomic_folder, check_file, disk_errors, read_sealed, sha256, write_sealed
 from meal.nets import origins
 from meal.nets.blocks import Alignment, BlockNetwork
 from meal.nets.inputs import Adapted, InputAdapter
@@ -59,13 +59,12 @@ def load(folder: Path) -> tuple[NetworkSpec, nn.Module]:
     Raises:
         ValueError: if a file is missing, damaged, or does not fit the other.
     """
+    path = folder / "weights.safetensors"
     try:
         card = read_sealed(folder / "network.json")
+        check_file(path, card.get("sha256"))
     except ValueError as error:
         raise ValueError(f"{error}; {MEND}") from None
-    path = folder / "weights.safetensors"
-    if not path.is_file() or sha256(path) != card["sha256"]:
-        raise ValueError(f"{path} is missing or damaged; {MEND}")
     try:
         spec = NetworkSpec.read(card)
         network = build(spec)

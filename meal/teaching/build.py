@@ -142,7 +142,7 @@ def build_cache(
         shutil.rmtree(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     work.path.replace(folder)
-    return AnswerCache(folder)
+    return AnswerCache(folder, f"cache@{config.name}")
 
 
 def _layout(

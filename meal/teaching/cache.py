@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from meal.data.prepared import Split
-from meal.files import read_sealed, sha256, write_sealed
+from meal.files import check_file, disk_errors, read_sealed, sha256, write_sealed
 from meal.teaching.topk import expand
 
 Array = NDArray[Any]
@@ -36,17 +36,22 @@ NETWORK = "network"  # the sub-folder of the teacher's network, where teachers r
 class AnswerCache:
     """A cache folder, opened for reading. Arrays are memory-mapped when first used."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, stage: str) -> None:
         """Open a cache; every file is checked against its checksum when it is first used.
+
+        Args:
+            folder: where it lies.
+            stage: the stage that wrote it there, which errors name.
 
         Raises:
             ValueError: if the manifest is missing or damaged.
         """
         self.folder = folder
+        self._mend = f"mend it with: dvc repro {stage}"
         try:
             self.manifest = read_sealed(folder / "manifest.json")
         except ValueError as error:
-            raise ValueError(f"{error}; {_mend(folder)}") from None
+            raise ValueError(f"{error}; {self._mend}") from None
         self._arrays: dict[str, Array] = {}
 
     @property
@@ -87,8 +92,10 @@ class AnswerCache:
         """
         if name not in self._arrays:
             path = self.folder / f"{name}.npy"
-            if not path.is_file() or sha256(path) != self.manifest["files"].get(path.name):
-                raise ValueError(f"{path} is missing or damaged; {_mend(self.folder)}")
+            try:
+                check_file(path, self.manifest["files"].get(path.name))
+            except ValueError as error:
+                raise ValueError(f"{error}; {self._mend}") from None
             mapped = np.load(path, mmap_mode="r", allow_pickle=False)
             self._arrays[name] = mapped.view(np.ndarray)  # a memmap's own indexing is slow
         return self._arrays[name]
@@ -117,14 +124,19 @@ def create(
     """
     if not path.exists():
         new = path.with_name(f".{path.name}.{os.getpid()}")
-        np.lib.format.open_memmap(new, mode="w+", dtype=dtype, shape=shape)
         try:
-            os.link(new, path)
-        except FileExistsError:  # another process was first
-            pass
-        except OSError:  # a file system without hard links
-            new.replace(path)
-        new.unlink(missing_ok=True)
+            with disk_errors(path, OSError):
+                np.lib.format.open_memmap(new, mode="w+", dtype=dtype, shape=shape)
+                with new.open("r+b") as file:  # later, a page without a place is a deadly signal
+                    os.posix_fallocate(file.fileno(), 0, new.stat().st_size)
+            try:
+                os.link(new, path)
+            except FileExistsError:  # another process was first
+                pass
+            except OSError:  # a file system without hard links
+                new.replace(path)
+        finally:
+            new.unlink(missing_ok=True)
     try:
         array: np.memmap[Any, np.dtype[Any]] = np.lib.format.open_memmap(path, mode="r+")
     except ValueError:
@@ -132,7 +144,3 @@ def create(
     if array is None or array.dtype != dtype or array.shape != shape:
         raise ValueError(f"{path} is damaged; remove it, and run the same again")
     return array
-
-
-def _mend(folder: Path) -> str:
-    return f"mend it with: dvc repro cache@{folder.name}"

@@ -50,7 +50,7 @@ def build_ensemble(
     with atomic_folder(folder) as temporary:
         members: list[AnswerCache] = []
         for name in teachers:
-            opened = AnswerCache(caches / name)
+            opened = AnswerCache(caches / name, f"cache@{name}")
             members.append(opened)
             for key in _MUST_AGREE:
                 if opened.manifest[key] != members[0].manifest[key]:
@@ -180,8 +180,8 @@ class Ensemble:
             raise ValueError(f"{error}; mend it with: dvc repro ensemble") from None
         self.folder = folder
         self.teachers: list[str] = self.card["teachers"]
-        self.members = {name: AnswerCache(folder / name) for name in self.teachers}
-        self.mean = AnswerCache(folder / MEAN)
+        self.members = {name: AnswerCache(folder / name, "ensemble") for name in self.teachers}
+        self.mean = AnswerCache(folder / MEAN, "ensemble")
 
     def spec(self, teacher: str) -> NetworkSpec:
         """The structure of a member."""

@@ -129,7 +129,7 @@ def run_reading(repeats: int = 9) -> None:
         for array, width in (("logits", 10), ("block1", 16), ("block2", 16), ("block3", 16)):
             create(folder / f"{array}.npy", np.dtype("float16"), (2, images, width))[:] = 1
         seal(folder, {"top_k": None, "blocks": {}})
-        cache = AnswerCache(folder)
+        cache = AnswerCache(folder, "cache")
         shuffled = np.random.default_rng(0).permutation(images)
 
         def read(rows: Any) -> None:

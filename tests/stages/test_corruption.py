@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -29,7 +30,10 @@ def open_data(folder: Path) -> None:
 
 
 def open_cache(folder: Path) -> None:
-    cache = AnswerCache(folder)
+    check_answers(AnswerCache(folder, f"cache@{folder.name}"))
+
+
+def check_answers(cache: AnswerCache) -> None:
     for name in cache.manifest["files"]:
         cache.array(name.removesuffix(".npy"))
 
@@ -37,7 +41,7 @@ def open_cache(folder: Path) -> None:
 def open_ensemble(folder: Path) -> None:
     ensemble = Ensemble(folder)
     for cache in (*ensemble.members.values(), ensemble.mean):
-        open_cache(cache.folder)
+        check_answers(cache)
 
 
 OPENERS: dict[str, Callable[[Path], object]] = {
@@ -108,6 +112,33 @@ def test_damage_is_noticed_named_and_comes_with_what_mends_it(
         assert file.name in message, (file, message)
         assert "mend it with: dvc repro" in message and "\n" not in message
         file.write_bytes(content)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("links", ["hardlink", "copy"])
+@pytest.mark.parametrize("name", OPENERS)
+def test_what_the_message_names_mends_bits_that_a_disk_has_spoiled(
+    name: str, links: str, clean: Project
+) -> None:
+    """Spoiled in silence: size, time and mode are what DVC knows, also of its own hard link."""
+    clean.run("dvc", "config", "--local", "cache.type", links)
+    clean.run("dvc", "checkout", "--relink", "-q")
+    folder = clean.folder / "artifacts" / name
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        whole, known = file.read_bytes(), file.stat()
+        file.chmod(0o644)
+        content = bytearray(whole)
+        content[len(content) // 2] ^= 4
+        with file.open("r+b") as opened:
+            opened.write(content)
+        file.chmod(known.st_mode & 0o777)
+        os.utime(file, ns=(known.st_atime_ns, known.st_mtime_ns))
+        with pytest.raises(ValueError) as error:
+            OPENERS[name](folder)
+        command = str(error.value).partition("mend it with: ")[2]
+        clean.run(*command.split())
+        assert file.read_bytes() == whole, (file, command)
+        OPENERS[name](folder)
 
 
 FULL = """

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from meal.nets.spec import NetworkSpec
 from meal.nets.weights import build, load, save, with_blocks
 from meal.teaching import build as build_module
 from meal.teaching.build import build_cache
-from meal.teaching.cache import AnswerCache
+from meal.teaching.cache import AnswerCache, create
 from meal.teaching.ensemble import Ensemble, build_ensemble, mean_log_probabilities
 from meal.teaching.targets import OnlineSpeaker, TargetReader, Targets, ViewBatch
 from meal.teaching.topk import compress, expand
@@ -58,6 +61,23 @@ def make_cache(
     weights = teacher(folder / "teachers", name, seed)
     work = WorkFolder(folder / "work", f"cache@{name}", {"cache": str(cache), "seed": seed})
     return build_cache(config, data, weights, folder / "caches" / name, work, CPU)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    if os.geteuid():
+        pytest.skip("only root may mount a file system")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_is_full_is_an_error_before_a_page_is_written(small_disk: Path) -> None:
+    with pytest.raises(OSError, match=r"logits\.npy cannot be written; is the disk full"):
+        create(small_disk / "logits.npy", np.dtype(np.float32), (1, 1000, 100))
+    assert list(small_disk.iterdir()) == []
 
 
 def test_answers_are_the_teachers_to_the_views(data: Prepared, tmp_path: Path) -> None:
@@ -160,7 +180,7 @@ def test_a_damaged_cache_is_never_read(
     if damage == "remove":
         path.unlink()
     with pytest.raises(ValueError, match=r"mend it with: dvc repro cache@one"):
-        AnswerCache(path.parent).array(path.stem)
+        AnswerCache(path.parent, "cache@one").array(path.stem)
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from meal.teaching.cache import AnswerCache
-cache = AnswerCache(Path(sys.argv[1]))
+cache = AnswerCache(Path(sys.argv[1]), "cache@one")
 views, images, _ = cache.array("logits").shape
 order = np.random.default_rng(0).permutation(images)
 for view in range(views):
@@ -63,7 +63,7 @@ from pathlib import Path
 import numpy as np
 from meal.teaching.cache import AnswerCache
 order = [int(i) for i in sys.argv[2].split(",")]
-rows = AnswerCache(Path(sys.argv[1])).logits(1, np.array(order)).numpy()
+rows = AnswerCache(Path(sys.argv[1]), "cache@one").logits(1, np.array(order)).numpy()
 for image in sorted(order):
     print(image, hashlib.sha256(rows[order.index(image)].tobytes()).hexdigest())
 """

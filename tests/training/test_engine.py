@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import re
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +140,23 @@ def test_two_owners_of_one_folder_are_impossible(tmp_path: Path) -> None:
     WorkFolder(tmp_path, "baseline", {"a": 1})
     work.release()  # as when the owner dies
     WorkFolder(tmp_path, "distill", {"a": 1})
+
+
+def outlive(ready: Any) -> None:
+    ready.set()
+    time.sleep(60)
+
+
+def test_a_worker_that_outlives_its_owner_keeps_no_lock(tmp_path: Path) -> None:
+    """Those that decode images are forked, and notice a killed owner some seconds later."""
+    work, context = WorkFolder(tmp_path, "distill", {}), multiprocessing.get_context("fork")
+    ready = context.Event()
+    worker = context.Process(target=outlive, args=(ready,), daemon=True)
+    worker.start()
+    assert ready.wait(30)
+    work.release()
+    WorkFolder(tmp_path, "distill", {})
+    worker.kill()
 
 
 class Line(Objective):
