@@ -36,7 +36,7 @@ lock-check: env
 BASE ?= main
 PICTURES ?= .
 review: env
-	python -m meal review $(BASE) --pictures $(PICTURES)
+	python -m meal review '$(BASE)' --pictures '$(PICTURES)'
 
 # Ratios, both sides interleaved in one process; writes reports/benchmarks. About half an hour.
 bench: env

@@ -184,7 +184,9 @@ def _pairs(options: list[str] | None) -> dict[str, str]:
 def _errors() -> Iterator[None]:
     """What a user can mend is one line, and exit status 1."""
     try:
+        if not Path("dvc.yaml").is_file():
+            raise ValueError(f"{Path.cwd()} holds no dvc.yaml: run it in the project's folder")
         yield
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None

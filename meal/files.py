@@ -17,14 +17,35 @@ from typing import Any
 
 def user_folder() -> Path:
     """The folder for downloads, shared by all experiments: `MEAL_DATA`, or the user's cache."""
-    return Path(os.environ.get("MEAL_DATA") or Path.home() / ".cache" / "meal" / "data")
+    return named_folder("MEAL_DATA", os.environ.get("MEAL_DATA") or "~/.cache/meal/data")
+
+
+def named_folder(key: str, name: str) -> Path:
+    """The folder that a user has named, absolute; `key` is where.
+
+    DVC's experiments run in copies of the project, below its `.dvc/tmp/exps`: what is said
+    relative to the project is so there too.
+
+    Raises:
+        ValueError: if it begins with the home of a user who has none.
+    """
+    try:
+        folder = Path(name).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{key}={name!r}: there is no such user's home; write the path") from None
+    project = str(Path.cwd()).partition(f"{os.sep}.dvc{os.sep}tmp{os.sep}exps{os.sep}")[0]
+    return Path(project) / folder
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it takes `path`'s place when the block succeeds."""
+def atomic_path(path: Path, *, shared: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; it takes `path`'s place when the block succeeds.
+
+    Several processes may write a `shared` path at once; what killed ones leave of it stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path)
+    if not shared:
+        _remove_leftovers(path)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
@@ -95,9 +116,9 @@ def _expose(path: Path) -> None:
         os.utime(path)
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any], *, shared: bool = False) -> None:
     """Write `value` as indented JSON; equal values give equal bytes."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path, shared=shared) as temporary:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
@@ -118,10 +139,10 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def write_sealed(path: Path, value: Mapping[str, Any]) -> dict[str, Any]:
+def write_sealed(path: Path, value: Mapping[str, Any], *, shared: bool = False) -> dict[str, Any]:
     """Write a JSON object with a `fingerprint` of the rest of it; return what was written."""
     sealed = {**value, "fingerprint": fingerprint(value)}
-    write_json(path, sealed)
+    write_json(path, sealed, shared=shared)
     return sealed
 
 

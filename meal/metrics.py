@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -57,9 +57,14 @@ def expected_calibration_error(log_probabilities: Floats, labels: Labels) -> flo
     Naeini et al., AAAI 2015; 15 bins as in Guo et al., ICML 2017.
     """
     confidence = np.exp(log_probabilities.max(axis=1))
-    found = calibration_bins(confidence, log_probabilities.argmax(axis=1) == labels)
+    return calibration_error(confidence, log_probabilities.argmax(axis=1) == labels)
+
+
+def calibration_error(confidence: Floats, correct: NDArray[np.bool_]) -> float:
+    """The same of answers by their confidence `(N,)`, and whether they are right `(N,)`."""
+    found = calibration_bins(confidence, correct)
     gaps = np.abs(found["accuracy"] - found["confidence"])
-    return 100.0 * float((gaps * found["images"]).sum() / len(labels))
+    return 100.0 * float((gaps * found["images"]).sum() / len(correct))
 
 
 def agreement(first: Floats, second: Floats) -> float:
@@ -93,20 +98,25 @@ def score(
     """
     scores: dict[str, Any] = {name: summary(values, labels) for name, values in answers.items()}
     scores["teachers"] = {name: summary(values, labels) for name, values in teachers.items()}
-    scores["gain"] = gains(scores)
+    errors = {name: top1_error(values, labels) for name, values in answers.items()}
+    scores["gain"] = gains(errors, [top1_error(values, labels) for values in teachers.values()])
     agreed = agreement(answers["student"], answers["ensemble"])
     scores["agreement"] = {"student_ensemble": round(agreed, 2)}
     return scores
 
 
-def gains(scores: Mapping[str, Any]) -> dict[str, float]:
-    """How much lower the student's error is than its rivals', in points, from all scores."""
-    error = scores["student"]["top1_error"]
-    rivals = {
-        "over_best_teacher": min(entry["top1_error"] for entry in scores["teachers"].values()),
-        "over_ensemble": scores["ensemble"]["top1_error"],
-        "over_ensemble_fitted": scores["ensemble_fitted"]["top1_error"],
+def gains(errors: Mapping[str, float], teachers: Iterable[float]) -> dict[str, float]:
+    """How much lower the student's error is than its rivals', in points.
+
+    Args:
+        errors: of `student`, `ensemble`, `ensemble_fitted`, and of `baseline` if known; not
+            rounded, as a difference of rounded numbers may be another one.
+        teachers: those of the teachers.
+    """
+    rivals = {"over_baseline": errors["baseline"]} if "baseline" in errors else {}
+    rivals |= {
+        "over_best_teacher": min(teachers),
+        "over_ensemble": errors["ensemble"],
+        "over_ensemble_fitted": errors["ensemble_fitted"],
     }
-    if "baseline" in scores:
-        rivals = {"over_baseline": scores["baseline"]["top1_error"], **rivals}
-    return {name: round(rival - error, 2) for name, rival in rivals.items()}
+    return {name: round(rival - errors["student"], 2) for name, rival in rivals.items()}

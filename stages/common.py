@@ -31,8 +31,12 @@ def runtime() -> Runtime:
 
 def name_argument() -> str:
     """The stage's item: `python -m stages.teacher vgg`."""
-    if len(sys.argv) != 2:
-        raise ValueError("the name of a teacher is expected: python -m stages.teacher NAME")
+    known = sorted(path.stem for path in (CONFIG / "teachers").glob("*.json"))
+    if len(sys.argv) != 2 or (known and sys.argv[1] not in known):
+        raise ValueError(
+            f"{' '.join(sys.argv[1:]) or 'no name'}: the name of a teacher is expected; allowed: "
+            f"{', '.join(known)}"
+        )
     return sys.argv[1]
 
 
@@ -48,5 +52,5 @@ def run_stage(main: Callable[[], None]) -> None:
         print(error, file=sys.stderr)
         sys.exit(error.status)
     except KeyboardInterrupt:
-        print("interrupted; `dvc repro` goes on from the last checkpoint", file=sys.stderr)
+        print("interrupted; go on with: dvc repro", file=sys.stderr)
         sys.exit(130)

@@ -23,6 +23,9 @@ def test_results_before_a_run_say_what_to_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["results"])
+    assert result.exit_code == 1 and "run it in the project's folder" in result.output
+    (tmp_path / "dvc.yaml").touch()
+    result = CliRunner().invoke(app, ["results"])
     assert result.exit_code == 1
     assert "run: dvc repro" in result.output
 

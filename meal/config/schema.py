@@ -87,7 +87,7 @@ class Data(Section):
     `source_size` is what views are cut from, where that is larger than `image_size`.
     """
 
-    root: str | None = None
+    root: Annotated[str, Field(min_length=1)] | None = None
     image_size: Annotated[Integer, Field(ge=16, le=1024)] | None = None
     source_size: Annotated[Integer, Field(ge=16, le=1024)] | None = None
     store: Literal["auto", "array", "index"] = "auto"

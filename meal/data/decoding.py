@@ -6,8 +6,10 @@ A pure function: `prepare`, and whoever reads a file later, get the same pixels.
 from __future__ import annotations
 
 import io
+import stat
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +37,18 @@ class Decoded:
     pixels: NDArray[np.uint8]
     grey: bool
     size: tuple[int, int]
+
+
+def read_image(path: Path) -> bytes:
+    """The content of an image file.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is a pipe or a device, which may never end.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("no regular file")
+    return path.read_bytes()
 
 
 def decode(content: bytes, side: int | None = None) -> Decoded:
@@ -76,9 +90,14 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         levels = np.asarray(image, dtype=np.float64)
         if levels.min() < 0 or levels.max() > 65535:
             raise ValueError("grey levels of more than 16 bits")
-        image = Image.fromarray((levels / 257).round().astype(np.uint8))
+        clear = levels == image.info.get("transparency", -1)
+        image = Image.fromarray(np.where(clear, 255, (levels / 257).round()).astype(np.uint8))
     elif image.mode == "F":
         raise ValueError("grey levels that are no whole numbers")
+    clear_colour = image.info.get("transparency")
+    if image.mode == "RGB" and isinstance(clear_colour, tuple) and max(clear_colour) > 255:
+        # Of 16 bits in the file, of which Pillow keeps the upper eight of each pixel.
+        image.info["transparency"] = tuple(value >> 8 for value in clear_colour)
     if image.mode in _CLEAR or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

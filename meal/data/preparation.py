@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +15,18 @@ from numpy.typing import NDArray
 
 from meal.config.schema import Data
 from meal.config.slices import PrepareSlice
-from meal.data.decoding import decode
+from meal.data.decoding import decode, read_image
 from meal.data.duplicates import count_duplicates, pixel_digests
 from meal.data.prepared import SPLITS, Prepared, open_prepared
 from meal.data.scanning import Scan, scan
 from meal.data.sources import SOURCES
 from meal.data.sources.raw import RawFiles, RawImages
-from meal.files import atomic_folder, sha256, write_sealed
+from meal.files import atomic_folder, named_folder, sha256, write_sealed
 
 MOST_IN_MEMORY = 2**30  # bytes of pixels; past these, files stay where they are (data.store: auto)
-_LARGEST = 1024  # pixels a side that images are kept at without being asked
+_SMALLEST, _LARGEST = 16, 1024  # pixels a side, as `data.image_size` may be
+
+_FEWEST = 2  # images of a class, one for each side of a split
 
 Rows = NDArray[np.int64]
 
@@ -56,7 +60,7 @@ def prepare(config: PrepareSlice, folder: Path, workers: int = 0) -> Prepared:
             too small to be split.
     """
     source, data = SOURCES[config.dataset], config.data
-    raw = source.read(Path(data.root).expanduser() if data.root else None)
+    raw = source.read(named_folder("data.root", data.root) if data.root else None)
     size = data.image_size or source.image_size
     if isinstance(raw, RawImages):
         found = _from_arrays(raw, data, data.source_size or size)
@@ -98,7 +102,8 @@ def prepare(config: PrepareSlice, folder: Path, workers: int = 0) -> Prepared:
 
 def _from_arrays(raw: RawImages, data: Data, side: int | None) -> _Found:
     """A source of arrays: its test set is its own."""
-    train, validation = _split(raw.train_labels, data.validation_fraction, data.split_seed)
+    fraction, seed = data.validation_fraction, data.split_seed
+    train, validation = _split(raw.train_labels, "validation_fraction", fraction, seed, raw.classes)
     count = len(raw.train_labels)
     rows = {
         "train": train,
@@ -132,9 +137,16 @@ def _from_files(raw: RawFiles, data: Data, size: int | None, workers: int) -> _F
     listings = {"train": raw.train, "validation": raw.validation, "test": raw.test}
     given = {split: listing for split, listing in listings.items() if listing is not None}
     paths = [path for listing in given.values() for path in listing.paths]
-    side = size or _own_side(raw.root / paths[0])
+    side = size or _own_side(raw.root, paths)
     pixel_bytes = len(paths) * side**2 * 3
     as_array = data.store == "array" or (data.store == "auto" and pixel_bytes <= MOST_IN_MEMORY)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if as_array and pixel_bytes > memory / 2:
+        raise ValueError(
+            f"data.store={data.store!r}: {pixel_bytes / 2**30:.0f} GiB of pixels do not fit in "
+            f"{memory / 2**30:.0f} GiB of memory twice; allowed: index, or a smaller "
+            "data.image_size"
+        )
     print(
         f"{len(paths)} images of {side}x{side} pixels, {pixel_bytes / 2**20:.0f} MiB: "
         + ("kept as one array" if as_array else "an index of files, decoded when they are read")
@@ -150,18 +162,19 @@ def _from_files(raw: RawFiles, data: Data, size: int | None, workers: int) -> _F
     for split, listing in given.items():
         stop = start + len(listing.paths)
         rows[split] = np.arange(start, stop)[whole[start:stop]]
+        _check_classes(split, raw.classes, labels[start:stop], labels[rows[split]])
         start = stop
-    _check_classes(raw.classes, labels[rows["train"]])
-    if "test" not in rows:  # fixed: `data.split_seed` must not move it
-        left, taken = _split(labels[rows["train"]], data.test_fraction, 0, "test_fraction")
-        rows["train"], rows["test"] = rows["train"][left], rows["train"][taken]
-    if "validation" not in rows:
-        own = labels[rows["train"]]
-        left, taken = _split(own, data.validation_fraction, data.split_seed)
-        rows["train"], rows["validation"] = rows["train"][left], rows["train"][taken]
+    # Fixed: `data.split_seed` must not move the test images.
+    for split, fraction, seed in (
+        ("test", "test_fraction", 0),
+        ("validation", "validation_fraction", data.split_seed),
+    ):
+        if split not in rows:
+            own = labels[rows["train"]]
+            left, taken = _split(own, fraction, getattr(data, fraction), seed, raw.classes)
+            rows["train"], rows[split] = rows["train"][left], rows["train"][taken]
     channels = 1 if found.grey[whole].all() else 3
     extremes = found.sizes[whole][np.argsort(found.sizes[whole].prod(axis=1), kind="stable")]
-    names = [path.decode(errors="replace") for path in found.paths[list(found.faults)]]
     return _Found(
         labels=labels.astype(np.int64),
         rows=rows,
@@ -171,7 +184,7 @@ def _from_files(raw: RawFiles, data: Data, size: int | None, workers: int) -> _F
         }
         if as_array
         else {f"{split}_index": found.index(rows[split]) for split in SPLITS},
-        digests=found.digests,
+        digests=found.pixel_digests,
         sums=found.sums[..., :channels],
         facts={
             "store": "array" if as_array else "index",
@@ -179,36 +192,32 @@ def _from_files(raw: RawFiles, data: Data, size: int | None, workers: int) -> _F
             "sizes": {"smallest": extremes[0].tolist(), "largest": extremes[-1].tolist()},
             "ignored": raw.ignored,
             "skipped": [
-                {"path": name, "reason": reason}
-                for name, reason in zip(names, found.faults.values(), strict=True)
+                {"path": found.name(row), "reason": reason}
+                for row, reason in sorted(found.faults.items())
             ],
         },
     )
 
 
-def _own_side(path: Path) -> int:
-    """The size at which images are kept where none is asked for: that of the first."""
-    try:
-        width, height = decode(path.read_bytes()).size
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"data.image_size=None: the first image gives the size, and {path} cannot be read: "
-            f"{error}; set data.image_size"
-        ) from None
-    if width != height or width > _LARGEST:
-        raise ValueError(
-            f"data.image_size=None: {path} is of {width}x{height} pixels, and networks see squares "
-            f"of up to {_LARGEST}; set data.image_size"
-        )
-    return width
+def _own_side(root: Path, paths: Sequence[str]) -> int:
+    """The size at which images are kept where none is asked for: that of the first whole one."""
+    for path in paths:
+        try:
+            width, height = decode(read_image(root / path)).size
+        except (OSError, ValueError):
+            continue  # they are all listed later
+        if width != height or not _SMALLEST <= width <= _LARGEST:
+            raise ValueError(
+                f"data.image_size=None: {root / path} is of {width}x{height} pixels, and networks "
+                f"see squares of {_SMALLEST} to {_LARGEST}; set data.image_size"
+            )
+        return width
+    return _SMALLEST
 
 
 def _check_files(found: Scan, size: int | None, skip_broken: bool) -> None:
     """Raise ValueError for broken files, all of them at once, and for sizes that differ."""
-    lines = [
-        f"{found.paths[row].decode(errors='replace')}: {reason}"
-        for row, reason in sorted(found.faults.items())
-    ]
+    lines = [f"{found.name(row)}: {reason}" for row, reason in sorted(found.faults.items())]
     if lines and not skip_broken:
         raise ValueError(
             f"{len(lines)} of {len(found.paths)} files are broken; mend or remove them, or set "
@@ -225,28 +234,42 @@ def _check_files(found: Scan, size: int | None, skip_broken: bool) -> None:
         )
 
 
-def _check_classes(classes: tuple[str, ...], labels: Rows) -> None:
-    empty = [classes[label] for label in np.flatnonzero(np.bincount(labels) == 0)]
-    empty += classes[labels.max() + 1 :] if len(labels) else classes
+def _check_classes(split: str, classes: Sequence[str], listed: Rows, left: Rows) -> None:
+    """Raise ValueError if broken files leave a split, or a class to train on, without images."""
+    before, after = (np.bincount(labels, minlength=len(classes)) for labels in (listed, left))
+    gone = np.flatnonzero((after == 0) & (before > 0)).tolist()
+    empty = ", ".join(classes[k] for k in gone)
+    if not len(left) or (empty and split == "train"):
+        raise ValueError(f"no whole image is left of the {split} images of class(es) {empty}")
     if empty:
-        raise ValueError(f"no whole image is left of class(es) {', '.join(empty)}")
+        print(f"warning: no whole {split} image is left of class(es) {empty}", flush=True)
 
 
 def _split(
-    labels: Rows, fraction: float, seed: int, key: str = "validation_fraction"
+    labels: Rows, key: str, fraction: float, seed: int, classes: Sequence[str]
 ) -> tuple[Rows, Rows]:
     """Indices of what stays and of what is taken, stratified by class, each in rising order."""
     from sklearn.model_selection import train_test_split
 
-    try:
-        left, taken = train_test_split(
-            np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed % 2**32
-        )
-    except ValueError as error:
+    images = np.bincount(labels)
+    taken, fewest = math.ceil(len(labels) * fraction), np.count_nonzero(images)
+    few = [classes[k] for k in np.flatnonzero((images > 0) & (images < _FEWEST)).tolist()]
+    if few:
         raise ValueError(
-            f"data.{key}={fraction}: the training images cannot be split by class: {error}"
-        ) from None
-    return np.sort(left), np.sort(taken)
+            f"data.{key}={fraction}: class(es) {', '.join(few)} have fewer than {_FEWEST} training "
+            "images, and cannot be split; give more, or a split of your own"
+        )
+    if not fewest <= taken <= len(labels) - fewest:
+        lowest, highest = fewest / len(labels), 1 - fewest / len(labels)
+        raise ValueError(
+            f"data.{key}={fraction}: {taken} of {len(labels)} training images cannot be of every "
+            f"one of {fewest} classes, nor the rest"
+            + (f"; allowed: {lowest:.3g} to {highest:.3g}" if lowest <= highest else "")
+        )
+    left, chosen = train_test_split(
+        np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed % 2**32
+    )
+    return np.sort(left), np.sort(chosen)
 
 
 def _sums(images: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from meal.data.stores import ArrayStore, FileStore, ImageStore
-from meal.files import check_file, read_sealed, user_folder
+from meal.files import check_file, named_folder, read_sealed, user_folder
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Split = Literal["train", "validation", "test"]
@@ -100,4 +100,4 @@ def open_prepared(folder: Path, root: str | None = None, workers: int = 0) -> Pr
 
 def image_root(dataset: str, root: str | None) -> Path:
     """The folder of a dataset's image files."""
-    return Path(root).expanduser() if root else user_folder() / dataset
+    return named_folder("data.root", root) if root else user_folder() / dataset

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from meal.data.decoding import decode
+from meal.data.decoding import decode, read_image
 from meal.data.stores import load_ahead
 from meal.progress import Progress
 
@@ -30,6 +30,7 @@ class Scan:
         paths: below the root, as bytes.
         pixels: uint8 `(N, side, side, 3)` where they are kept, else no images.
         digests: SHA-256 `(N, 32)` of the files; of what was read, also of broken ones.
+        pixel_digests: SHA-256 `(N, 32)` of the prepared images.
         bytes: their sizes on disk.
         sizes: width and height in pixels `(N, 2)`.
         grey: whether a file holds grey levels alone.
@@ -40,11 +41,17 @@ class Scan:
     paths: NDArray[np.bytes_]
     pixels: NDArray[np.uint8]
     digests: NDArray[np.uint8]
+    pixel_digests: NDArray[np.uint8]
     bytes: NDArray[np.int64]
     sizes: NDArray[np.int64]
     grey: NDArray[np.bool_]
     sums: NDArray[np.int64]
     faults: dict[int, str]
+
+    def name(self, row: int) -> str:
+        """A file's path below the root, as people can read it on one line."""
+        path = os.fsdecode(self.paths[row])
+        return path if path.isprintable() else ascii(path)[1:-1]
 
     def index(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Path, size and checksum of the files of `rows`, as a structured array."""
@@ -66,6 +73,7 @@ class _Files(Dataset[Any]):
         found: dict[str, Any] = {
             "pixels": np.zeros((count if self._keep else 0, side, side, 3), np.uint8),
             "digests": np.zeros((count, 32), np.uint8),
+            "pixel_digests": np.zeros((count, 32), np.uint8),
             "bytes": np.zeros(count, np.int64),
             "sizes": np.zeros((count, 2), np.int64),
             "grey": np.zeros(count, bool),
@@ -74,8 +82,8 @@ class _Files(Dataset[Any]):
         faults = {}
         for place, row in enumerate(rows.tolist()):
             try:
-                content = (self._root / os.fsdecode(self._paths[row])).read_bytes()
-                found["digests"][place] = np.frombuffer(hashlib.sha256(content).digest(), np.uint8)
+                content = read_image(self._root / os.fsdecode(self._paths[row]))
+                found["digests"][place] = _digest(content)
                 found["bytes"][place] = len(content)
                 image = decode(content, side)
             except OSError as error:
@@ -85,12 +93,17 @@ class _Files(Dataset[Any]):
                 faults[row] = str(error)
                 continue
             found["sizes"][place], found["grey"][place] = image.size, image.grey
+            found["pixel_digests"][place] = _digest(image.pixels.data)
             values = image.pixels.astype(np.int64)
             found["sums"][place] = values.sum((0, 1)), (values**2).sum((0, 1))
             if self._keep:
                 found["pixels"][place] = image.pixels
         arrays = {name: torch.from_numpy(array) for name, array in found.items()}
         return torch.from_numpy(rows), arrays, faults
+
+
+def _digest(content: bytes | memoryview) -> NDArray[np.uint8]:
+    return np.frombuffer(hashlib.sha256(content).digest(), np.uint8)
 
 
 def scan(root: Path, paths: Sequence[str], side: int, keep: bool, workers: int) -> Scan:
@@ -107,6 +120,7 @@ def scan(root: Path, paths: Sequence[str], side: int, keep: bool, workers: int) 
     found = Scan(
         np.array([os.fsencode(path) for path in paths]),
         np.zeros((count if keep else 0, side, side, 3), np.uint8),
+        np.zeros((count, 32), np.uint8),
         np.zeros((count, 32), np.uint8),
         np.zeros(count, np.int64),
         np.zeros((count, 2), np.int64),

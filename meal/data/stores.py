@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from meal.data.decoding import decode
+from meal.data.decoding import decode, read_image
 
 _MOST_WORKERS = 16
 _AHEAD = 2  # batches that each worker prepares beforehand
@@ -120,7 +120,7 @@ class FileStore(Dataset[Any]):
         for place, row in enumerate(rows.tolist()):
             path = self.path(row)
             try:
-                content = path.read_bytes()
+                content = read_image(path)
                 if hashlib.sha256(content).digest() != self._index["sha256"][row].tobytes():
                     return asked, torch.empty(0), f"{path} has changed since it was prepared"
                 pixels[place] = decode(content, self.side).pixels[..., : self.channels]

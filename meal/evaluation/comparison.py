@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,8 @@ import numpy as np
 
 from meal.evaluation.predictions import BASELINE, ENSEMBLE, STUDENT, ModelAnswers, Predictions
 from meal.evaluation.significance import (
+    CONFIDENCE,
+    NOISE,
     Interval,
     McNemar,
     error_difference,
@@ -19,15 +21,22 @@ from meal.evaluation.significance import (
 )
 from meal.metrics import Labels
 
+ERROR = "top-1 error (points)"
 RIVALS = {ENSEMBLE: "ensemble", BASELINE: "baseline"}  # of the student, as people call them
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The first model less the second, by measure; McNemar's test where they are single models."""
+    """The first model less the second: intervals by measure, and McNemar's test."""
 
     intervals: dict[str, Interval]
     mcnemar: McNemar
+
+    def reading(self, measure: str) -> str:
+        """What a measure says; of the error, no more than McNemar's test finds."""
+        if measure == ERROR and self.mcnemar.p >= 1 - CONFIDENCE:
+            return NOISE
+        return self.intervals[measure].reading
 
 
 def compare_models(labels: Labels, first: ModelAnswers, second: ModelAnswers) -> Comparison:
@@ -46,15 +55,18 @@ def compare_seeds(
         first, second: as many runs each, paired in their order.
     """
 
-    def stacked(runs: Sequence[ModelAnswers], field: str) -> Any:
-        return np.stack([getattr(run, field).astype(np.float64) for run in runs])
+    def stacked(runs: Sequence[ModelAnswers], of: Callable[[ModelAnswers], Any]) -> Any:
+        rows = [of(run) for run in runs]
+        return np.stack(rows) if len(rows) > 1 else rows[0]
 
-    right = [np.stack([run.answers == labels for run in runs]) for runs in (first, second)]
-    likelihoods = stacked(second, "log_likelihood") - stacked(first, "log_likelihood")
+    def lower(of: Callable[[ModelAnswers], Any]) -> Interval:
+        return paired_bootstrap(stacked(first, of) - stacked(second, of))
+
+    right = [stacked(runs, lambda run: run.answers == labels) for runs in (first, second)]
     return {
-        "top-1 error (points)": error_difference(right[0], right[1]),
-        "NLL": paired_bootstrap(likelihoods),
-        "Brier score": paired_bootstrap(stacked(first, "brier") - stacked(second, "brier")),
+        ERROR: error_difference(right[0], right[1]),
+        "NLL": lower(lambda run: -run.log_likelihood.astype(np.float64)),
+        "Brier score": lower(lambda run: run.brier.astype(np.float64)),
     }
 
 
@@ -66,10 +78,10 @@ def significance_rows(predictions: Predictions) -> dict[str, dict[str, float]]:
         other = predictions.correct(rival)
         interval, test = error_difference(right, other), mcnemar(right, other)
         rows[f"student_minus_{rival}"] = {
-            "points": round(interval.difference, 2),
-            "low": round(interval.low, 2),
-            "high": round(interval.high, 2),
-            "mcnemar_p": round(test.p, 4),
+            "points": round(interval.difference, 4),
+            "low": round(interval.low, 4),
+            "high": round(interval.high, 4),
+            "mcnemar_p": float(f"{test.p:.4g}"),
         }
     return rows
 
@@ -82,6 +94,7 @@ def claims(metrics: Mapping[str, Any]) -> list[str]:
         interval = Interval(row["points"], row["low"], row["high"])
         sentences.append(
             f"Student against {name}: {interval.difference:+.2f} points of error (95%: "
-            f"{interval.low:+.2f} to {interval.high:+.2f}); {verdict(interval, name)}."
+            f"{interval.low:+.2f} to {interval.high:+.2f}); "
+            f"{verdict(interval, row['mcnemar_p'], name)}."
         )
     return sentences

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,45 +10,71 @@ from numpy.typing import NDArray
 from meal.metrics import (
     Floats,
     Labels,
-    expected_calibration_error,
+    calibration_error,
     log_softmax,
     summary,
 )
 
 TOP = 5
-_LOG_TEMPERATURES = (-3.0, 3.0)  # from 1/20 to 20
+TEMPERATURES = (0.05, 20.0)
+_ROWS = 8192
 
 
 def top5_error(log_probabilities: Floats, labels: Labels) -> float:
     """The share of images whose label is not among the five first answers, in percent."""
-    own = log_probabilities[np.arange(len(labels)), labels]
-    # How many classes come before the label; of equal ones the smaller number comes first.
-    before = (log_probabilities > own[:, None]).sum(axis=1)
-    classes = np.arange(log_probabilities.shape[1])
-    before += ((log_probabilities == own[:, None]) & (classes < labels[:, None])).sum(axis=1)
-    return 100.0 * float((before >= TOP).mean())
+    classes, wrong = np.arange(log_probabilities.shape[1]), 0
+    for values, own_labels in _chunks(log_probabilities, labels):
+        own = values[np.arange(len(own_labels)), own_labels][:, None]
+        # How many classes come before the label; of equal ones the smaller number comes first.
+        before = (values > own) | ((values == own) & (classes < own_labels[:, None]))
+        wrong += int((before.sum(axis=1) >= TOP).sum())
+    return 100.0 * wrong / len(labels)
 
 
 def brier_scores(log_probabilities: Floats, labels: Labels) -> Floats:
     """The squared distance `(N,)` of each answer's probabilities to its label (Brier, 1950)."""
-    probabilities = np.exp(log_probabilities)
-    own = probabilities[np.arange(len(labels)), labels]
-    scores: Floats = (probabilities**2).sum(axis=1) - 2 * own + 1
-    return scores
+    scores = []
+    for values, own_labels in _chunks(log_probabilities, labels):
+        probabilities = np.exp(values)
+        own = probabilities[np.arange(len(own_labels)), own_labels]
+        scores.append((probabilities**2).sum(axis=1) - 2 * own + 1)
+    return np.concatenate(scores)
 
 
 def fit_temperature(log_probabilities: Floats, labels: Labels) -> float:
-    """The temperature by which answers are divided to be likeliest (Guo et al., ICML 2017)."""
+    """The temperature by which answers are divided to be likeliest (Guo et al., ICML 2017).
+
+    Between `TEMPERATURES`; answers that are all right have none, and end at the smaller bound.
+    """
     from scipy.optimize import minimize_scalar
 
-    rows = np.arange(len(labels))
-
     def loss(log_temperature: float) -> float:
-        scaled = log_softmax(log_probabilities / np.exp(log_temperature))
-        return -float(scaled[rows, labels].mean())
+        total = 0.0
+        for values, own_labels in _chunks(log_probabilities, labels):
+            scaled = log_softmax(values / np.exp(log_temperature))
+            total -= float(scaled[np.arange(len(own_labels)), own_labels].sum())
+        return total / len(labels)
 
-    found = minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded")
+    found = minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded")
     return float(np.exp(found.x))
+
+
+def _chunks(log_probabilities: Floats, labels: Labels) -> Iterator[tuple[Floats, Labels]]:
+    """Some images at a time: what is derived from them takes bounded memory."""
+    for start in range(0, len(labels), _ROWS):
+        yield log_probabilities[start : start + _ROWS], labels[start : start + _ROWS]
+
+
+def _scaled_calibration_error(
+    log_probabilities: Floats, labels: Labels, temperature: float
+) -> float:
+    """The calibration error, in percent, of answers divided by a temperature."""
+    confidence, correct = [], []
+    for values, own_labels in _chunks(log_probabilities, labels):
+        scaled = log_softmax(values / temperature)
+        confidence.append(np.exp(scaled.max(axis=1)))
+        correct.append(scaled.argmax(axis=1) == own_labels)
+    return calibration_error(np.concatenate(confidence), np.concatenate(correct))
 
 
 def full_summary(
@@ -66,21 +92,22 @@ def full_summary(
         validation_labels: theirs.
     """
     temperature = fit_temperature(validation, validation_labels)
-    scaled = log_softmax(log_probabilities / temperature)
     measures = summary(log_probabilities, labels)
     if log_probabilities.shape[1] > TOP:
         measures["top5_error"] = round(top5_error(log_probabilities, labels), 2)
     measures["brier"] = round(float(brier_scores(log_probabilities, labels).mean()), 4)
-    measures["ece_scaled"] = round(expected_calibration_error(scaled, labels), 2)
+    scaled = _scaled_calibration_error(log_probabilities, labels, temperature)
+    measures["ece_scaled"] = round(scaled, 2)
     measures["temperature"] = round(temperature, 3)
     return measures
 
 
 def class_errors(answers: Labels, labels: Labels, classes: int) -> list[float]:
-    """The share of wrong answers to the images of each class, in percent; 0 where it has none."""
+    """The share of wrong answers to the images of each class, in percent; NaN where it has none."""
     images = np.bincount(labels, minlength=classes)
     wrong = np.bincount(labels[answers != labels], minlength=classes)
-    return [round(100 * float(w) / max(1, int(n)), 2) for w, n in zip(wrong, images, strict=True)]
+    with np.errstate(invalid="ignore"):
+        return np.round(100 * wrong / images, 2).tolist()
 
 
 def confusion(answers: Labels, labels: Labels, classes: int) -> NDArray[np.int64]:

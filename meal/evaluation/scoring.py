@@ -54,7 +54,8 @@ def score_models(
     }
     scores["vote"] = {"top1_error": round(100.0 * float((vote != labels).mean()), 2)}
     scores["teachers"] = {name: summaries[TEACHER + name] for name in predictions.teachers}
-    scores["gain"] = gains(scores)
+    errors = {name: 100.0 * float((~predictions.correct(name)).mean()) for name in models}
+    scores["gain"] = gains(errors, [errors[TEACHER + name] for name in predictions.teachers])
     scores["agreement"] = agreements(
         models[STUDENT].answers,
         models[ENSEMBLE].answers,

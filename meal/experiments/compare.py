@@ -9,13 +9,15 @@ import numpy as np
 import pandas as pd
 from dvc.repo import Repo
 
-from meal.evaluation.comparison import compare_models, compare_seeds
-from meal.evaluation.predictions import STUDENT, TEACHER, VOTE, ModelAnswers
-from meal.evaluation.significance import Interval, unpaired_difference
+from meal.evaluation.comparison import ERROR, compare_models, compare_seeds
+from meal.evaluation.predictions import STUDENT, TEACHER, VOTE, ModelAnswers, Predictions
+from meal.evaluation.significance import CONFIDENCE, NOISE, Interval, unpaired_difference
 from meal.experiments.snapshots import Snapshot, params_diff, read_snapshots
-from meal.reporting.tables import markdown, results_table
+from meal.metrics import Labels
+from meal.reporting.tables import escape, markdown, results_table
 
 _SHOWN_IMAGES = 10
+_FEW_SEEDS = 5
 
 
 def compare(first: str, second: str, model: str = STUDENT) -> str:
@@ -27,7 +29,8 @@ def compare(first: str, second: str, model: str = STUDENT) -> str:
         model: which model's answers are compared.
 
     Raises:
-        ValueError: if a revision or the model is not there, or the numbers of seeds differ.
+        ValueError: if a revision or the model is not there, a revision's metrics are not of its
+            parameters, or the numbers of seeds differ.
     """
     with Repo() as repo:
         before, after = read_snapshots(repo, first), read_snapshots(repo, second)
@@ -36,39 +39,57 @@ def compare(first: str, second: str, model: str = STUDENT) -> str:
                 f"{first} names {len(before)} runs, {second} {len(after)}: runs of several seeds "
                 "are compared pair by pair"
             )
-        changed = params_diff(repo, before[0].revision, after[0].revision)
+        for snapshot in (*before, *after):
+            if snapshot.stale:
+                raise ValueError(
+                    f"{snapshot.stale}: its test images are not scored; run dvc repro, or compare "
+                    "on validation: python -m meal table"
+                )
+        changes = [
+            params_diff(repo, one.revision, other.revision)
+            for one, other in zip(before, after, strict=True)
+        ]
     parts = [f"# {second} against {first}"]
     for snapshot in (*before, *after):
         parts.append(f"## Results of {snapshot.name}\n\n{results_table(snapshot.metrics)}")
     parts.append(significance(before, after, model))
-    parts.append(f"## Parameters\n\n{changes_table(changed)}")
+    parts.append("## Parameters")
+    for number, changed in enumerate(changes, 1):
+        if changed not in changes[: number - 1]:  # pairs of seeds should differ in the same way
+            title = "" if all(other == changes[0] for other in changes) else f"Pair {number}:\n\n"
+            parts.append(title + changes_table(changed))
     return "\n\n".join(parts)
 
 
 def significance(before: Sequence[Snapshot], after: Sequence[Snapshot], model: str) -> str:
     """Whether a model's answers differ from one revision to the other, as Markdown."""
-    title = f"## Significance: the {model}, {after[0].name} minus {before[0].name}"
+    names = [escape(", ".join(snapshot.name for snapshot in side)) for side in (after, before)]
+    parts = [f"## Significance: the {escape(model)}, {names[0]} minus {names[1]}"]
+    found = {s.name: s.predictions for s in (*before, *after) if s.predictions}
     obstacle = _obstacle([*before, *after])
     if obstacle:
-        return f"{title}\n\n{obstacle}\n\n{_unpaired(before, after, model)}"
-    runs = [[_answers(snapshot, model) for snapshot in side] for side in (after, before)]
-    first = before[0].predictions
-    assert first is not None
-    parts = [title]
+        return "\n\n".join([*parts, obstacle, _unpaired(before, after, model)])
+    labels, classes = found[before[0].name].labels, found[before[0].name].card["classes"]
+    runs = [[_answers(found[s.name], s.name, model) for s in side] for side in (after, before)]
     if len(before) > 1:
-        found = compare_seeds(first.labels, *runs)
-        parts += [_intervals(found), f"{len(before)} pairs of runs; images and seeds resampled."]
+        intervals = compare_seeds(labels, *runs)
+        few = " Of so few seeds intervals are wide." if len(before) < _FEW_SEEDS else ""
+        parts.append(_intervals({name: (each, each.reading) for name, each in intervals.items()}))
+        parts.append(f"{len(before)} pairs of runs; images and seeds resampled.{few}")
         return "\n\n".join(parts)
-    single = compare_models(first.labels, runs[0][0], runs[1][0])
+    single = compare_models(labels, runs[0][0], runs[1][0])
     test = single.mcnemar
-    parts.append(_intervals(single.intervals))
     parts.append(
-        f"McNemar's test: {after[0].name} alone is right on {test.first_only} images, "
-        f"{before[0].name} alone on {test.second_only}; p = {test.p:.3f}"
-        f"{', inside the noise' if test.p >= 0.05 else ''}."
+        _intervals({name: (each, single.reading(name)) for name, each in single.intervals.items()})
+    )
+    p = f"p = {test.p:.3f}" if test.p >= 0.001 else "p < 0.001"
+    parts.append(
+        f"McNemar's test: {names[0]} alone is right on {test.first_only} images, "
+        f"{names[1]} alone on {test.second_only}; {p}"
+        f"{f', {NOISE}' if test.p >= 1 - CONFIDENCE else ''}."
     )
     parts.append("### Images on which they disagree most")
-    parts.append(_disagreements(before[0], after[0], runs[1][0], runs[0][0]))
+    parts.append(_disagreements(classes, labels, names[::-1], (runs[1][0], runs[0][0])))
     return "\n\n".join(parts)
 
 
@@ -77,44 +98,49 @@ def changes_table(changes: Mapping[str, tuple[Any, Any]]) -> str:
     if not changes:
         return "No change."
     rows = [
-        {"key": key, "before": _shown(old), "after": _shown(new)}
+        [escape(key), _shown(old), _shown(new), _change(old, new)]
         for key, (old, new) in changes.items()
     ]
-    return markdown(pd.DataFrame(rows))
+    frame = pd.DataFrame(rows, columns=["key", "before", "after", "change"])
+    return markdown(frame if frame["change"].any() else frame.drop(columns="change"))
 
 
 def _shown(value: Any) -> str:
-    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else escape(str(value))
+
+
+def _change(old: Any, new: Any) -> str:
+    numbers = all(type(each) in (int, float) for each in (old, new))
+    return f"{new - old:+.4g}" if numbers else ""
 
 
 def _obstacle(snapshots: Sequence[Snapshot]) -> str:
     """Why answers cannot be compared image by image; empty where they can."""
-    missing = [snapshot.name for snapshot in snapshots if snapshot.predictions is None]
+    missing = [escape(s.name) for s in snapshots if not s.predictions]
     if missing:
         return (
-            f"The predictions of {', '.join(missing)} are not here (`dvc pull` brings them where "
-            "there is a remote), so this is the wider interval of two unpaired error rates:"
+            f"The predictions of {', '.join(missing)} are not here, or another run's are (`dvc "
+            "checkout`, or `dvc pull` where there is a remote, brings them), so this is the "
+            "interval of unpaired error rates:"
         )
-    cards = {s.predictions.card["images"] for s in snapshots if s.predictions}
-    labels = {s.predictions.labels.tobytes() for s in snapshots if s.predictions}
-    if len(cards) > 1 or len(labels) > 1:
+    found = [s.predictions for s in snapshots if s.predictions]
+    if len({(each.card["images"], each.labels.tobytes()) for each in found}) > 1:
         return "Their test images are not the same: errors are compared as unpaired rates."
     return ""
 
 
-def _answers(snapshot: Snapshot, model: str) -> ModelAnswers:
-    assert snapshot.predictions is not None
-    models = snapshot.predictions.models
+def _answers(predictions: Predictions, name: str, model: str) -> ModelAnswers:
+    models = predictions.models
     if model not in models:
-        raise ValueError(f"--model {model}: {snapshot.name} has {', '.join(models)}")
+        raise ValueError(f"--model {model}: {name} has {', '.join(models)}")
     return models[model]
 
 
 def _unpaired(before: Sequence[Snapshot], after: Sequence[Snapshot], model: str) -> str:
-    sides = [[_error(snapshot, model) for snapshot in side] for side in (after, before)]
-    means = [float(np.mean(errors)) for errors in sides]
+    errors = [[_error(snapshot, model) for snapshot in side] for side in (after, before)]
     images = min(snapshot.images for snapshot in (*before, *after))
-    return _intervals({"top-1 error (points)": unpaired_difference(means[0], means[1], images)})
+    found = unpaired_difference(errors[0], errors[1], images)
+    return _intervals({ERROR: (found, found.reading)})
 
 
 def _error(snapshot: Snapshot, model: str) -> float:
@@ -127,37 +153,39 @@ def _error(snapshot: Snapshot, model: str) -> float:
     return float(known[model]["top1_error"])
 
 
-def _intervals(found: Mapping[str, Interval]) -> str:
+def _intervals(found: Mapping[str, tuple[Interval, str]]) -> str:
+    """Intervals and what they say, by measure."""
     rows = [
         {
             "measure": measure,
             "difference": f"{interval.difference:+.4f}",
             "95% interval": f"{interval.low:+.4f} to {interval.high:+.4f}",
-            "reading": interval.reading,
+            "reading": reading,
         }
-        for measure, interval in found.items()
+        for measure, (interval, reading) in found.items()
     ]
     return markdown(pd.DataFrame(rows))
 
 
 def _disagreements(
-    before: Snapshot, after: Snapshot, first: ModelAnswers, second: ModelAnswers
+    classes: Sequence[str],
+    labels: Labels,
+    names: Sequence[str],
+    answers: tuple[ModelAnswers, ModelAnswers],
 ) -> str:
     """The test images whose label's likelihood moved most, of those that are answered otherwise."""
-    assert before.predictions is not None
+    first, second = answers
     rows = np.flatnonzero(first.answers != second.answers)
     if not len(rows):
         return "None: every answer is the same."
     moved = np.abs(second.log_likelihood[rows] - first.log_likelihood[rows])
     rows = rows[np.argsort(-moved, kind="stable")][:_SHOWN_IMAGES]
-    names, labels = before.predictions.card["classes"], before.predictions.labels
     table = [
-        {
-            "test image": str(row),
-            "label": names[labels[row]],
-            before.name: f"{names[first.answers[row]]} ({first.confidence[row]:.2f})",
-            f"{after.name} ": f"{names[second.answers[row]]} ({second.confidence[row]:.2f})",
-        }
+        [
+            str(row),
+            escape(classes[labels[row]]),
+            *(f"{escape(classes[m.answers[row]])} ({m.confidence[row]:.2f})" for m in answers),
+        ]
         for row in rows.tolist()
     ]
-    return markdown(pd.DataFrame(table))
+    return markdown(pd.DataFrame(table, columns=["test image", "label", *names]))

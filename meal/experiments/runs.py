@@ -45,8 +45,10 @@ def read_runs(revisions: Sequence[str], file: str, score: str) -> pd.DataFrame:
                 params = _flat(_content(state.data.params, PARAMS))
                 rows.append({**params, "score": float(scores[score])})
     if not rows:
+        target = " --target evaluate" if file == TEST else ""
         raise ValueError(
-            f"no experiment has {score} in {file}; make some with: python -m meal sweep -S KEY=A,B"
+            f"no experiment has {score} in {file}; make some with: "
+            f"python -m meal sweep -S KEY=A,B{target}"
         )
     return pd.DataFrame(rows).drop_duplicates(ignore_index=True)
 

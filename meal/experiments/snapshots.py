@@ -5,24 +5,27 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import RevError, SCMError, resolve_rev
-from dvc_data.index.index import DataIndexError
 
 from meal.evaluation.predictions import Predictions
-from meal.files import read_json
 
 METRICS = "reports/metrics.json"
 CARD = "reports/dataset.json"
+LOCK = "dvc.lock"
+PARAMS = "params.yaml"
 PREDICTIONS = "artifacts/predictions"
 WORKSPACE = "workspace"
+_MODELS = {"student", "baseline", "ensemble", "ensemble_fitted", "vote"}
+_NO_RESULT = (("runtime",), ("data", "root"))  # keys of params.yaml that change no number
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,15 @@ class Snapshot:
         revision: its commit; None is the workspace.
         metrics: `reports/metrics.json`.
         images: how many test images there are.
-        predictions: of every model; None where neither DVC's cache nor a remote has them.
+        stale: why the metrics are not of its parameters; empty where they are.
+        predictions: of every model; None where they are not at hand, or are another run's.
     """
 
     name: str
     revision: str | None
     metrics: Mapping[str, Any]
     images: int
+    stale: str
     predictions: Predictions | None
 
 
@@ -51,22 +56,115 @@ def read_snapshot(repo: Repo, name: str) -> Snapshot:
         ValueError: if there is no such revision, or it has no metrics.
     """
     if name == WORKSPACE:
-        folder = Path(PREDICTIONS)
-        predictions = Predictions.load(folder) if folder.exists() else None
-        metrics, card = read_json(Path(METRICS)), read_json(Path(CARD))
-        return Snapshot(name, None, metrics, card["images"]["test"], predictions)
+        return _snapshot(name, None, lambda file: Path(file).read_text("utf-8"), _here)
     try:
-        revision = resolve_rev(repo.scm, name)
+        revision = resolve_rev(repo.scm, name) if name else ""
     except (RevError, SCMError, DvcException):
+        revision = ""
+    if not revision:
         raise ValueError(
-            f"{name}: no commit, branch or experiment of that name; see: dvc exp list"
-        ) from None
-    files = DVCFileSystem(repo.root_dir, rev=revision)
+            f"{name!r}: no commit, branch or experiment of that name; see: dvc exp list"
+        )
+    # With the remotes that are known now: the revision may be older than they are.
+    remotes = {key: repo.config[key] for key in ("core", "remote")}
+    files = DVCFileSystem(repo.root_dir, rev=revision, config=remotes)
     try:
-        found = [_json(files, file, name) for file in (METRICS, CARD)]
-        return Snapshot(name, revision, found[0], found[1]["images"]["test"], _predictions(files))
+        return _snapshot(name, revision, files.read_text, lambda: _fetched(files))
     finally:
         files.close()
+
+
+def _snapshot(
+    name: str,
+    revision: str | None,
+    read: Callable[[str], str],
+    predictions: Callable[[], Predictions | None],
+) -> Snapshot:
+    """What a revision holds.
+
+    Args:
+        name, revision: as in `Snapshot`.
+        read: from the path of a file to its text.
+        predictions: to its predictions; None where they are not at hand.
+    """
+    found = {file: _read(read, file, name) for file in (METRICS, CARD, LOCK, PARAMS)}
+    metrics = found[METRICS]
+    if not {*_MODELS, "teachers", "cost", "significance"} <= metrics.keys():
+        raise ValueError(f"{METRICS} of {name} is of an older version of this code")
+    answers = predictions()
+    own = answers if answers and _fit(answers, metrics) else None
+    images = found[CARD]["images"]["test"]
+    return Snapshot(name, revision, metrics, images, _stale(name, found), own)
+
+
+def _read(read: Callable[[str], str], file: str, name: str) -> dict[str, Any]:
+    try:
+        content = (json.loads if file.endswith(".json") else yaml.safe_load)(read(file))
+    except (OSError, ValueError, yaml.YAMLError, DvcException):
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{name} has no {file}: it was made before there was one, or its run did not end"
+        )
+    return content
+
+
+def _stale(name: str, files: Mapping[str, Mapping[str, Any]]) -> str:
+    """Why the metrics are not of the parameters, by the lock file; empty where they are."""
+    stages = files[LOCK].get("stages", {})
+    ran = stages.get("configure", {}).get("params", {}).get(PARAMS)
+    if ran is not None and _deciding(ran) != _deciding(files[PARAMS]):
+        return f"{name} has not run since its {PARAMS} was changed"
+    made = {out["path"]: out.get("md5") for stage in stages.values() for out in stage["outs"]}
+    late = [
+        stage
+        for stage, entry in stages.items()
+        for dep in entry.get("deps", [])
+        if made.get(dep["path"], dep.get("md5")) != dep.get("md5")
+    ]
+    if late:
+        return f"{name} has not run {', '.join(dict.fromkeys(late))} since what is before changed"
+    return ""
+
+
+def _deciding(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters without those that change no number."""
+    kept = {key: dict(value) if isinstance(value, dict) else value for key, value in params.items()}
+    for *parents, key in _NO_RESULT:
+        place: Any = kept
+        for parent in parents:
+            place = place.get(parent, {})
+        place.pop(key, None)
+    return kept
+
+
+def _here() -> Predictions | None:
+    folder = Path(PREDICTIONS)
+    return Predictions.load(folder) if folder.exists() else None
+
+
+def _fetched(files: DVCFileSystem) -> Predictions | None:
+    """The predictions of a revision, from DVC's cache or its remote."""
+    folder = Path(tempfile.mkdtemp())
+    try:
+        files.get(PREDICTIONS, str(folder / "predictions"), recursive=True)
+        return Predictions.load(folder / "predictions")
+    except Exception:  # every kind of remote fails in its own way, also for want of its library
+        return None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fit(predictions: Predictions, metrics: Mapping[str, Any]) -> bool:
+    """Whether predictions and metrics are of one run."""
+    return all(
+        name in predictions.models
+        and abs(100 * float((~predictions.correct(name)).mean()) - metrics[name]["top1_error"])
+        < 0.01
+        and abs(-float(predictions.models[name].log_likelihood.mean()) - metrics[name]["nll"])
+        < 0.001
+        for name in _MODELS - {"vote"}
+    )
 
 
 def params_diff(repo: Repo, first: str | None, second: str | None) -> dict[str, tuple[Any, Any]]:
@@ -76,7 +174,12 @@ def params_diff(repo: Repo, first: str | None, second: str | None) -> dict[str, 
 
 def metrics_diff(repo: Repo, first: str | None, second: str | None) -> dict[str, tuple[Any, Any]]:
     """The tracked numbers that differ, with both values."""
-    return _diff(repo.metrics.diff(first or WORKSPACE, second or WORKSPACE))
+    found = _diff(repo.metrics.diff(first or WORKSPACE, second or WORKSPACE))
+    return {key: pair for key, pair in found.items() if any(map(_is_number, pair))}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))
 
 
 def _diff(found: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -88,28 +191,13 @@ def _diff(found: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def _json(files: DVCFileSystem, file: str, name: str) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(files.read_text(file))
-        return content
-    except (OSError, ValueError, DvcException):
-        raise ValueError(
-            f"{name} has no {file}: it was made before there was one, or its run did not end"
-        ) from None
-
-
-def _predictions(files: DVCFileSystem) -> Predictions | None:
-    """The predictions of a revision, from DVC's cache or its remote."""
-    folder = Path(tempfile.mkdtemp())
-    try:
-        files.get(PREDICTIONS, str(folder / "predictions"), recursive=True)
-        return Predictions.load(folder / "predictions")
-    except (OSError, ValueError, DvcException, DataIndexError):
-        return None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def read_snapshots(repo: Repo, names: str) -> Sequence[Snapshot]:
-    """Those of `NAME,NAME,...`: runs that differ in their seed."""
-    return [read_snapshot(repo, name.strip()) for name in names.split(",")]
+    """Those of `NAME,NAME,...`: runs that differ in their seed.
+
+    Raises:
+        ValueError: as `read_snapshot`, or if one of them is named twice.
+    """
+    found = [read_snapshot(repo, name.strip()) for name in names.split(",")]
+    if len({snapshot.revision for snapshot in found}) < len(found):
+        raise ValueError(f"{names}: a run is named twice; one of each seed is expected")
+    return found

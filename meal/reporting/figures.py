@@ -41,8 +41,10 @@ COLOURS = {
     "baseline": "#9a6dd7",
     "ensemble": "#3b82f6",
     "ensemble_fitted": "#0ea5b7",
-    "teacher": "#2f9e62",
 }
+TEACHER_COLOURS = ("#2f9e62", "#b7791f", "#d6409f", "#7c8a0a", "#64748b", "#a0522d")
+TEACHER_MARKERS = "osDv^P"
+BLACK, WHITE = "#101112", "#fefefe"  # on a colour: pure ones would be taken for the text's own
 
 
 def save(figure: Any, path: Path) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, StrictUndefined
 
-from meal.evaluation.comparison import RIVALS, claims, compare_models
-from meal.evaluation.metrics import class_errors
+from meal.evaluation.comparison import ERROR, RIVALS, claims, compare_models
+from meal.evaluation.metrics import TEMPERATURES, class_errors
 from meal.evaluation.predictions import BASELINE, ENSEMBLE, STUDENT, Predictions
 from meal.files import atomic_path
 from meal.reporting.figures import save
-from meal.reporting.tables import results_rows
+from meal.reporting.tables import plain, results_rows
 
 if TYPE_CHECKING:
     from meal.reporting.pictures import Picture
@@ -96,6 +97,15 @@ def _results(metrics: Mapping[str, Any]) -> Table:
         "ECE over 15 bins; scaled: after temperature scaling, fitted on validation. "
         "The fitted ensemble's weights are fitted there too."
     )
+    scores = [
+        *(metrics[name] for name in (STUDENT, BASELINE, ENSEMBLE)),
+        *metrics["teachers"].values(),
+    ]
+    if any(entry["temperature"] <= 1.01 * TEMPERATURES[0] for entry in scores):
+        note += (
+            f" A temperature that ends at its bound, {TEMPERATURES[0]}, says that every validation "
+            "image is answered rightly: scaled answers are then as good as certain."
+        )
     cells = [list(row.values()) for row in rows]
     return {"title": "Results", "columns": list(rows[0]), "rows": cells, "note": note}
 
@@ -107,7 +117,7 @@ def _significance(predictions: Predictions) -> Table:
             predictions.labels, predictions.models[STUDENT], predictions.models[rival]
         )
         for measure, interval in found.intervals.items():
-            p = f"{found.mcnemar.p:.3f}" if measure.startswith("top-1") else ""
+            p = f"{found.mcnemar.p:.3f}" if measure == ERROR else ""
             rows.append(
                 [
                     f"student minus {RIVALS[rival]}",
@@ -115,7 +125,7 @@ def _significance(predictions: Predictions) -> Table:
                     f"{interval.difference:+.4f}",
                     f"{interval.low:+.4f} to {interval.high:+.4f}",
                     p,
-                    interval.reading,
+                    found.reading(measure),
                 ]
             )
     columns = ["models", "measure", "difference", "95% interval", "McNemar p", "reading"]
@@ -128,13 +138,14 @@ def _significance(predictions: Predictions) -> Table:
 
 def _classes(predictions: Predictions) -> Table:
     """The classes on which the student errs most."""
-    names = [str(name) for name in predictions.card["classes"]]
+    names = [plain(name) for name in predictions.card["classes"]]
     models = (STUDENT, ENSEMBLE, BASELINE)
     errors = {
         model: class_errors(predictions.models[model].answers, predictions.labels, len(names))
         for model in models
     }
-    worst = sorted(range(len(names)), key=lambda k: -errors[STUDENT][k])[:_WORST_CLASSES]
+    tested = [k for k in range(len(names)) if not math.isnan(errors[STUDENT][k])]
+    worst = sorted(tested, key=lambda k: -errors[STUDENT][k])[:_WORST_CLASSES]
     rows = [[names[k], *(f"{errors[model][k]:.2f}" for model in models)] for k in worst]
     return {
         "title": f"Classes, the {len(rows)} with the most errors",

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from meal.evaluation.metrics import confusion
 from meal.evaluation.predictions import BASELINE, ENSEMBLE, FITTED, STUDENT, TEACHER, Predictions
-from meal.metrics import calibration_bins
-from meal.reporting.figures import COLOURS
+from meal.metrics import calibration_bins, calibration_error
+from meal.reporting.figures import BLACK, COLOURS, TEACHER_COLOURS, TEACHER_MARKERS, WHITE
+from meal.reporting.tables import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,10 +34,18 @@ class Picture:
     figure: Any
 
 
-def _class_names(predictions: Predictions) -> list[str]:
-    """Names of the classes as figures can show them: a `$` would begin a formula."""
-    names = [" ".join(str(name).split()) for name in predictions.card["classes"]]
-    return [name.replace("$", r"\$") for name in names]
+def _class_names(predictions: Predictions, length: int) -> list[str]:
+    """Names of the classes as figures can show them, shortened in their middle.
+
+    A `$` would begin a formula, and an invisible character may turn what stands beside it.
+    """
+    names = []
+    for name in predictions.card["classes"]:
+        text = plain(name)
+        if len(text) > length:
+            text = f"{text[: length // 2]}…{text[-(length // 2 - 1) :]}"
+        names.append(text.replace("$", r"\$"))
+    return names
 
 
 def name_of(model: str) -> str:
@@ -44,36 +54,45 @@ def name_of(model: str) -> str:
     return words.get(model, model.removeprefix(TEACHER))
 
 
-def colour_of(model: str) -> str:
-    """A model's colour in every picture."""
-    return COLOURS.get(model, COLOURS["teacher"])
+def _looks(models: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """A colour and a marker for each model, the same in every picture of a run."""
+    teachers = [model for model in models if model.startswith(TEACHER)]
+    looks = {model: (colour, "o") for model, colour in COLOURS.items()}
+    looks[STUDENT] = (COLOURS[STUDENT], "*")
+    for number, model in enumerate(teachers):
+        colour = TEACHER_COLOURS[number % len(TEACHER_COLOURS)]
+        marker = TEACHER_MARKERS[(number + number // len(TEACHER_COLOURS)) % len(TEACHER_MARKERS)]
+        looks[model] = (colour, marker)
+    return looks
 
 
 def error_against_cost(metrics: Mapping[str, Any]) -> Picture:
     """Where each model stands: its error, and what one answer costs."""
     cost = metrics["cost"]
-    models = [STUDENT, BASELINE, ENSEMBLE, FITTED]
+    models = [ENSEMBLE, FITTED]
     macs = {
         STUDENT: cost["student_macs"], BASELINE: cost["student_macs"],
         ENSEMBLE: cost["ensemble_macs"], FITTED: cost["ensemble_macs"],
     }  # fmt: skip
-    errors = {model: metrics[model]["top1_error"] for model in models}
+    errors = {model: metrics[model]["top1_error"] for model in macs}
     for teacher, scores in metrics["teachers"].items():
         models.append(TEACHER + teacher)
         macs[models[-1]] = cost["teachers"][teacher]["macs"]
         errors[models[-1]] = scores["top1_error"]
+    models += [BASELINE, STUDENT]  # the last ones lie on top
+    looks = _looks(models)
     figure, axis = plt.subplots(figsize=(6, 3.4))
     for place, model in enumerate(models):
-        star = model == STUDENT
+        colour, marker = looks[model]
+        # Several may stand at one place: what is drawn first is larger, and shows around it.
+        size = 240 if model == STUDENT else 60 + 40 * (len(models) - place) / len(models)
         axis.scatter(
-            macs[model] / 1e6, errors[model], s=150 if star else 55, zorder=3,
-            marker="*" if star else "o", color=colour_of(model),
+            macs[model] / 1e6, errors[model], s=size, marker=marker, color=colour, zorder=3,
+            edgecolors=WHITE, linewidths=0.5,
+            label=f"{name_of(model)}: {errors[model]:.2f}%, {macs[model] / 1e6:.1f} M",
         )  # fmt: skip
-        # Labels of equal places would cover each other: every other one goes below.
-        axis.annotate(
-            name_of(model), (macs[model] / 1e6, errors[model]),
-            xytext=(7, 6 if place % 2 == 0 else -11), textcoords="offset points", fontsize=8,
-        )  # fmt: skip
+    handles, labels = axis.get_legend_handles_labels()
+    axis.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     if max(macs.values()) > 5 * min(macs.values()):
         axis.set_xscale("log")
     axis.margins(0.2)
@@ -93,34 +112,40 @@ def training_curves(curves: Mapping[str, pd.DataFrame]) -> Picture:
         curves: the rows of `reports/training`, by `student`, `baseline` and `teachers/NAME`.
     """
     student = curves[STUDENT]
-    figure, (losses, accuracy, errors) = plt.subplots(1, 3, figsize=(9, 2.8))
+    adversarial = "discriminator_accuracy" in student
+    figure, axes = plt.subplots(1, 3 if adversarial else 2, figsize=(9, 2.8))
+    losses, errors = axes[0], axes[-1]
+    looks = _looks(curves)
+
+    def draw(axis: Any, rows: pd.DataFrame, column: str, colour: str, **style: Any) -> None:
+        marker = "o" if len(rows) == 1 else None  # a line of one point is none
+        axis.plot(rows["epoch"], rows[column], color=colour, marker=marker, **style)
+
     for column, colour in (("similarity", COLOURS[STUDENT]), ("discriminator", COLOURS[ENSEMBLE])):
         if column in student:
-            losses.plot(student["epoch"], student[column], color=colour, label=column)
+            draw(losses, student, column, colour, label=column)
     losses.set_title("losses of the student", fontsize=9)
-    if losses.lines:
-        losses.legend()
-    adversarial = "discriminator_accuracy" in student
+    losses.legend()
     if adversarial:
-        accuracy.plot(student["epoch"], student["discriminator_accuracy"], color=COLOURS[STUDENT])
-        accuracy.axhline(50, color=COLOURS[BASELINE], linestyle=":", linewidth=1)
-    accuracy.set_title(
-        "accuracy of the discriminators" + (" (%)" if adversarial else ": none"), fontsize=9
-    )
+        draw(axes[1], student, "discriminator_accuracy", COLOURS[STUDENT])
+        axes[1].axhline(50, color=COLOURS[BASELINE], linestyle=":", linewidth=1)
+        axes[1].set_title("accuracy of the discriminators (%)", fontsize=9)
     for model, rows in curves.items():
-        errors.plot(
-            rows["epoch"], rows["validation_top1_error"], color=colour_of(model),
-            linewidth=1.8 if model == STUDENT else 0.9, label=name_of(model),
-            marker="o" if len(rows) == 1 else None,
+        width = 1.8 if model == STUDENT else 0.9
+        draw(
+            errors, rows, "validation_top1_error", looks[model][0],
+            linewidth=width, label=name_of(model),
         )  # fmt: skip
     errors.set_title("validation error (%)", fontsize=9)
-    errors.legend(fontsize=7)
-    for axis in (losses, accuracy, errors):
+    errors.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=7)
+    for axis in axes:
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.25)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.tight_layout()
     last = student["validation_top1_error"].iloc[-1]
-    words = f"Curves over {len(student)} epochs; the student ends at {last:.2f}% validation error."
+    epochs = f"{len(student)} epoch{'' if len(student) == 1 else 's'}"
+    words = f"Curves over {epochs}; the student ends at {last:.2f}% validation error."
     return Picture("training", "Training", words, figure)
 
 
@@ -132,14 +157,14 @@ def reliability(predictions: Predictions) -> Picture:
     for axis, model in zip(axes, models, strict=True):
         confidence = predictions.models[model].confidence.astype(np.float64)
         bins = calibration_bins(confidence, predictions.correct(model))
-        some = bins["images"] > 0
+        some, colour = bins["images"] > 0, COLOURS[model]
         shares = bins["images"] / len(predictions.labels)
-        gap = 100 * float((np.abs(bins["accuracy"] - bins["confidence"]) * shares).sum())
+        gap = calibration_error(confidence, predictions.correct(model))
         gaps.append(f"{name_of(model)} {gap:.2f}%")
-        axis.plot([0, 1], [0, 1], color=COLOURS["teacher"], linestyle=":", linewidth=1)
-        axis.plot(bins["confidence"][some], bins["accuracy"][some], color=colour_of(model))
+        axis.plot([0, 1], [0, 1], color=TEACHER_COLOURS[0], linestyle=":", linewidth=1)
+        axis.plot(bins["confidence"][some], bins["accuracy"][some], color=colour)
         axis.scatter(
-            bins["confidence"][some], bins["accuracy"][some], color=colour_of(model),
+            bins["confidence"][some], bins["accuracy"][some], color=colour,
             s=10 + 150 * shares[some], alpha=0.8,
         )  # fmt: skip
         axis.set_title(f"{name_of(model)}: ECE {gap:.2f}%", fontsize=9)
@@ -153,30 +178,31 @@ def reliability(predictions: Predictions) -> Picture:
 
 def confusion_matrices(predictions: Predictions) -> Picture:
     """Which classes are taken for which, by student and ensemble."""
-    names = _class_names(predictions)
+    names = _class_names(predictions, 14)
     matrices = {
         model: confusion(predictions.models[model].answers, predictions.labels, len(names))
         for model in (STUDENT, ENSEMBLE)
     }
     wrong = matrices[STUDENT] - np.diag(np.diag(matrices[STUDENT]))
-    hardest = np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")[:_MOST_CLASSES]
-    shown = np.sort(hardest)
+    label, answer = np.unravel_index(int(wrong.argmax()), wrong.shape)
+    order = np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable").tolist()
+    hardest = dict.fromkeys([int(label), int(answer), *order])  # with the pair that is named
+    shown = np.sort(list(hardest)[:_MOST_CLASSES])
     figure, axes = plt.subplots(1, 2, figsize=(9, 4.4), sharey=True)
     for axis, (model, counts) in zip(axes, matrices.items(), strict=True):
         rows = counts[np.ix_(shown, shown)] / np.maximum(counts[shown].sum(1, keepdims=True), 1)
         axis.imshow(rows, cmap="viridis", vmin=0, vmax=1)
-        axis.set_xticks(range(len(shown)), [names[k][:12] for k in shown], rotation=90, fontsize=7)
-        axis.set_yticks(range(len(shown)), [names[k][:12] for k in shown], fontsize=7)
+        axis.set_xticks(range(len(shown)), [names[k] for k in shown], rotation=90, fontsize=7)
+        axis.set_yticks(range(len(shown)), [names[k] for k in shown], fontsize=7)
         axis.set_title(name_of(model), fontsize=9)
         axis.set_xlabel("answer")
     axes[0].set_ylabel("label")
     figure.tight_layout()
-    label, answer = np.unravel_index(int(wrong.argmax()), wrong.shape)
     words = "Rows are labels, columns answers, bright where many. "
-    plain = [str(name) for name in predictions.card["classes"]]
     if wrong.max():
+        taken, given = (plain(predictions.card["classes"][k]) for k in (label, answer))
         words += (
-            f"The student most often takes {plain[label]} for {plain[answer]}: "
+            f"The student most often takes {taken} for {given}: "
             f"{wrong.max()} of {matrices[STUDENT][label].sum()} images."
         )
     else:
@@ -194,29 +220,28 @@ def error_similarity(predictions: Predictions) -> Picture:
     figure, axis = plt.subplots(figsize=(1.6 + 0.6 * len(models), 1.3 + 0.5 * len(models)))
     axis.imshow(shares, cmap="viridis", vmin=0, vmax=1)
     for row, column in np.ndindex(*shares.shape):
-        shade = "black" if shares[row, column] > 0.6 else "white"
-        text = axis.text(
-            column, row, f"{100 * shares[row, column]:.0f}", ha="center", va="center", fontsize=8
-        )
-        text.set_color(shade)
+        shade = BLACK if shares[row, column] > 0.6 else WHITE
+        share = "" if np.isnan(shares[row, column]) else f"{100 * shares[row, column]:.0f}"
+        axis.text(column, row, share, ha="center", va="center", fontsize=8, color=shade)
     names = [name_of(model) for model in models]
     axis.set_xticks(range(len(models)), names, rotation=45, ha="right", fontsize=8)
     axis.set_yticks(range(len(models)), names, fontsize=8)
     figure.tight_layout()
     count = len(predictions.teachers)
     pairs = shares[:count, :count][~np.eye(count, dtype=bool)]
-    mean = 100 * float(pairs.mean()) if count > 1 else 100.0
-    words = (
-        "Of the images on which either of two models errs, the share (%) on which both do. "
-        f"Between teachers: {mean:.0f}% on average; between student and ensemble: "
-        f"{100 * shares[-1, count]:.0f}%."
-    )
+    words = "Of the images on which either of two models errs, the share (%) on which both do. "
+    if np.isfinite(pairs).any():
+        words += f"Between teachers: {100 * np.nanmean(pairs):.0f}% on average. "
+    if np.isfinite(shares[-1, count]):
+        words += f"Between student and ensemble: {100 * shares[-1, count]:.0f}%."
+    else:
+        words += "Student and ensemble err on no image."
     return Picture("error_similarity", "Errors in common", words, figure)
 
 
 def _overlap(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     either = (first | second).sum()
-    return float((first & second).sum() / either) if either else 1.0
+    return float((first & second).sum() / either) if either else float("nan")
 
 
 def seen_differently(
@@ -234,7 +259,7 @@ def seen_differently(
         return None
     surest = np.minimum(student.confidence[rows], ensemble.confidence[rows])
     rows = rows[np.argsort(-surest, kind="stable")][:_SHOWN_IMAGES]
-    names = _class_names(predictions)
+    names = _class_names(predictions, 18)
     lines = -(-len(rows) // 6)
     figure, axes = plt.subplots(lines, 6, figsize=(9, 2.0 * lines), squeeze=False)
     for axis in axes.flat:
@@ -243,10 +268,10 @@ def seen_differently(
         grey = pixels.shape[2] == 1
         axis.imshow(pixels[..., 0] if grey else pixels, cmap="gray" if grey else None)
         axis.set_title(
-            f"{names[predictions.labels[row]][:18]}\n"
-            f"student: {names[student.answers[row]][:12]} {student.confidence[row]:.2f}\n"
-            f"ensemble: {names[ensemble.answers[row]][:12]} {ensemble.confidence[row]:.2f}",
-            fontsize=6.5,
+            f"{names[predictions.labels[row]]}\n"
+            f"student: {names[student.answers[row]]} {student.confidence[row]:.2f}\n"
+            f"ensemble: {names[ensemble.answers[row]]} {ensemble.confidence[row]:.2f}",
+            fontsize=6,
         )
     figure.tight_layout()
     total = int((student.answers != ensemble.answers).sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,8 @@ def results_rows(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
     rows.append(_row("ensemble, majority vote", metrics["vote"], ensemble))
     rows.append(_row("baseline, on labels", metrics["baseline"], student))
     rows.append(_row("student, distilled", metrics["student"], student))
-    return rows
+    columns = [column for column in rows[0] if any(row[column] for row in rows)]
+    return [{column: row[column] for column in columns} for row in rows]
 
 
 def networks_table(costs: Mapping[str, Cost], scales: Mapping[str, bool]) -> str:
@@ -77,10 +79,10 @@ def _row(model: str, scores: Mapping[str, float], cost: Mapping[str, int]) -> di
     def shown(key: str, decimals: int) -> str:
         return f"{scores[key]:.{decimals}f}" if key in scores else ""
 
-    row = {"model": model, "top-1 error (%)": shown("top1_error", 2)}
-    if "top5_error" in scores or model.endswith("vote"):
-        row["top-5 error (%)"] = shown("top5_error", 2)
-    return row | {
+    return {
+        "model": model,
+        "top-1 error (%)": shown("top1_error", 2),
+        "top-5 error (%)": shown("top5_error", 2),
         "NLL": shown("nll", 4),
         "Brier": shown("brier", 4),
         "ECE (%)": shown("ece", 2),
@@ -95,6 +97,16 @@ def markdown(frame: pd.DataFrame) -> str:
     """A table of text and numbers, three decimals."""
     shown = frame.map(lambda value: f"{value:.3f}" if isinstance(value, float) else str(value))
     return _markdown(shown.replace("nan", ""))
+
+
+def escape(text: object) -> str:
+    """A text of others' making, as a name, in Markdown: one line that marks nothing up."""
+    return re.sub(r"([\\`*|\[\]<>])", r"\\\1", plain(text))
+
+
+def plain(text: object) -> str:
+    """A text of others' making on one line, without what cannot be seen."""
+    return " ".join("".join(c for c in str(text) if c.isspace() or c.isprintable()).split())
 
 
 def _markdown(frame: pd.DataFrame) -> str:

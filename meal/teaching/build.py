@@ -199,7 +199,7 @@ def _answer_parts(
                 "sums": {name: values.tolist() for name, values in sums.items()},
                 "checksum": _checksum(part, arrays),
             }
-            write_sealed(_note_file(folder, part), note)
+            write_sealed(_note_file(folder, part), note, shared=True)
         progress.show({})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -263,8 +264,113 @@ def test_broken_files_are_left_out_when_asked_and_recorded(
 def test_a_class_all_of_whose_files_are_broken_is_an_error(root: Path, tmp_path: Path) -> None:
     for path in (root / "train" / "dog").iterdir():
         path.write_bytes(b"broken")
-    with pytest.raises(ValueError, match=r"no whole image is left of class\(es\) dog"):
+    with pytest.raises(ValueError, match=r"left of the train images of class\(es\) dog"):
         prepared(root, tmp_path / "out", skip_broken=True)
+
+
+def test_a_split_all_of_whose_files_are_broken_is_an_error_and_a_class_of_it_a_warning(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (root / "test" / "dog").iterdir():
+        path.write_bytes(b"broken")
+    data = prepared(root, tmp_path / "out", skip_broken=True)
+    assert data.manifest["counts"]["test"] == 3
+    assert "warning: no whole test image is left of class(es) dog" in capsys.readouterr().out
+    for path in (root / "test" / "cat").iterdir():
+        path.write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"left of the test images of class\(es\) cat, dog"):
+        prepared(root, tmp_path / "again", skip_broken=True)
+
+
+def test_classes_too_small_to_be_split_are_named(tmp_path: Path) -> None:
+    write_classes(tmp_path / "images", {**TWO, "eel": 1})
+    with pytest.raises(ValueError, match=r"data\.test_fraction=0\.2: class\(es\) eel have fewer"):
+        prepared(tmp_path / "images", tmp_path / "out")
+    write_classes(tmp_path / "many", {f"class{k}": 3 for k in range(20)})
+    with pytest.raises(ValueError, match=r"20 classes, nor the rest; allowed: 0\.333 to 0\.667"):
+        prepared(tmp_path / "many", tmp_path / "out")
+
+
+@pytest.mark.parametrize("target", [".", "..", "../../test"])
+def test_a_link_that_leads_back_is_an_error(target: str, root: Path, tmp_path: Path) -> None:
+    """Two of them in a folder would make more paths than can ever be walked."""
+    for name in ("one", "two"):
+        (root / "train" / "cat" / name).symlink_to(target)
+    with pytest.raises(ValueError, match="leads to a folder whose images are read already"):
+        prepared(root, tmp_path / "out")
+
+
+def test_a_folder_of_images_elsewhere_may_be_linked(root: Path, tmp_path: Path) -> None:
+    write_classes(tmp_path / "more", {"cats": 4}, seed=70_000)
+    (root / "train" / "cat" / "more").symlink_to(tmp_path / "more" / "cats")
+    assert sum(prepared(root, tmp_path / "out").manifest["counts"].values()) == 28
+
+
+@pytest.mark.parametrize("place", ["test", "train/eel", "train/cat/more"])
+def test_a_folder_that_is_a_link_to_nowhere_is_named(
+    place: str, root: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(root / "test")
+    (root / place).symlink_to(tmp_path / "unmounted")
+    with pytest.raises(ValueError, match=rf"{place} is a link to nowhere"):
+        prepared(root, tmp_path / "out")
+
+
+def test_a_class_whose_name_is_no_text_is_named(root: Path, tmp_path: Path) -> None:
+    for name in (b"caf\xe9", b"two\nlines"):
+        folder = os.fsencode(root / "train") + b"/" + name
+        os.mkdir(folder)  # noqa: PTH102 - bytes
+        with pytest.raises(ValueError, match=r"the folder '.*' cannot name a class"):
+            prepared(root, tmp_path / "out")
+        os.rmdir(folder)  # noqa: PTH106 - bytes
+
+
+def test_a_pipe_named_as_an_image_is_broken(root: Path, tmp_path: Path) -> None:
+    os.mkfifo(root / "train" / "cat" / "pipe\n.png")
+    with pytest.raises(ValueError, match=r"\ntrain/cat/pipe\\n\.png: no regular file$"):
+        prepared(root, tmp_path / "out")
+
+
+def test_a_broken_first_image_hides_no_other(tmp_path: Path) -> None:
+    write_classes(tmp_path / "images", TWO, size=(20, 20))
+    for name in ("cat/000.jpg", "dog/010.jpg"):
+        next(iter(sorted((tmp_path / "images" / name).parent.iterdir()))).write_bytes(b"broken")
+    with pytest.raises(ValueError, match="2 of 18 files are broken"):
+        prepared(tmp_path / "images", tmp_path / "out", image_size=None)
+    data = prepared(tmp_path / "images", tmp_path / "out", image_size=None, skip_broken=True)
+    assert data.shape == (3, 20, 20)
+
+
+@pytest.mark.parametrize("side", [8, 1030])
+def test_images_that_no_network_takes_need_a_size(side: int, tmp_path: Path) -> None:
+    write_classes(tmp_path / "images", TWO, size=(side, side))
+    with pytest.raises(ValueError, match=rf"{side}x{side} pixels.* 16 to 1024; set data"):
+        prepared(tmp_path / "images", tmp_path / "out", image_size=None)
+
+
+def test_pixels_that_do_not_fit_in_memory_are_refused_before_they_are_read(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meal.data.preparation.os.sysconf", lambda name: 100)
+    with pytest.raises(ValueError, match=r"data\.store='array': .* do not fit .*; allowed: index"):
+        prepared(root, tmp_path / "out", store="array")
+
+
+def test_a_relative_root_means_the_project_also_in_its_experiments(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC runs those of a queue in folders below the project's own .dvc."""
+    project = tmp_path / "project"
+    experiment = project / ".dvc" / "tmp" / "exps" / "tmp123"
+    experiment.mkdir(parents=True)
+    for folder in (project, experiment):
+        monkeypatch.chdir(folder)
+        assert prepared(Path("../images"), tmp_path / "out").manifest["counts"]["train"] == 13
+
+
+def test_a_root_in_the_home_of_nobody_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.root='~nobody-here/x': there is no such user"):
+        prepared(Path("~nobody-here/x"), tmp_path / "out")
 
 
 def test_an_empty_class_is_an_error(root: Path, tmp_path: Path) -> None:
@@ -363,6 +469,16 @@ def test_an_image_bomb_is_refused(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("store", ["array", "index"])
+def test_equal_pixels_are_found_whatever_the_file(store: str, root: Path, tmp_path: Path) -> None:
+    for path in sorted((root / "train" / "cat").iterdir()):
+        Image.open(path).save(root / "test" / "cat" / f"{path.stem}x.png")
+        Image.open(path).save(path.with_suffix(".bmp"))
+        path.unlink()
+    duplicates = prepared(root, tmp_path / "out", store=store).manifest["duplicates"]
+    assert duplicates["test_in_train"] + duplicates["test_in_validation"] == 10
+
+
+@pytest.mark.parametrize("store", ["array", "index"])
 def test_images_in_two_splits_are_counted_and_warned_of(
     store: str, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -398,9 +514,10 @@ def test_a_file_that_changed_since_prepare_stops_the_reader(
 def test_other_files_are_passed_over_and_counted(root: Path, tmp_path: Path) -> None:
     for name in ("notes.txt", ".hidden.jpg", "._000.jpg"):
         (root / "train" / "cat" / name).write_bytes(b"nothing")
+    picture(6).save(root / "train" / "beside.png")
     (root / "train" / ".git").mkdir()
     data = prepared(root, tmp_path / "out")
-    assert data.manifest["ignored"] == 3
+    assert data.manifest["ignored"] == 4
     assert data.manifest["classes"] == ["cat", "dog"]
 
 

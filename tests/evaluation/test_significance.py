@@ -37,14 +37,53 @@ def test_the_sign_is_the_first_models_error_less_the_seconds() -> None:
     assert error_difference(half, perfect).difference == 50
     assert error_difference(half, perfect).reading == "higher"
     assert error_difference(perfect, half).reading == "lower"
-    assert error_difference(half, half) == Interval(0, 0, 0)
     assert error_difference(half, half).reading == "inside the noise"
+
+
+def discordant(alone: int, other: int, images: int = 360) -> tuple[np.ndarray, np.ndarray]:
+    """Two models of which the first alone is right on some images, the other alone on others."""
+    first, second = np.ones(images, bool), np.ones(images, bool)
+    second[:alone] = False
+    first[alone : alone + other] = False
+    return first, second
+
+
+@pytest.mark.parametrize(
+    ("alone", "other", "said"),
+    [
+        (0, 0, "no difference"),  # equal answers to few images prove little
+        (1, 0, "no difference"),
+        (4, 0, "no difference"),  # McNemar's p is 0.125
+        (0, 4, "no difference"),
+        (6, 0, "better"),
+        (0, 6, "worse"),
+        (40, 20, "better"),
+    ],
+)
+def test_what_is_claimed_needs_images_that_show_it(alone: int, other: int, said: str) -> None:
+    first, second = discordant(alone, other)
+    interval, p = error_difference(first, second), mcnemar(first, second).p
+    assert verdict(interval, p, "ensemble").startswith(said)
+    assert interval.difference == pytest.approx(100 * (other - alone) / 360)
+
+
+def test_the_interval_is_at_least_that_of_bonett_and_price() -> None:
+    interval = error_difference(*discordant(3, 1))
+    centre, spread = (2 - 4) / 362, (2 + 4) / 362
+    half = 1.96 * np.sqrt((spread - centre**2) / 362)
+    assert interval.low == pytest.approx(100 * (centre - half))
+    assert interval.high == pytest.approx(100 * (centre + half))
+
+
+def test_equal_answers_to_many_images_are_not_inferior() -> None:
+    first, second = discordant(10, 10, images=50_000)
+    assert verdict(error_difference(first, second), 1.0, "ensemble").startswith("not inferior")
 
 
 def test_a_paired_interval_is_narrower_than_an_unpaired_one() -> None:
     paired = error_difference(FIRST, SECOND)
     errors = [100 * float((~side).mean()) for side in (FIRST, SECOND)]
-    apart = unpaired_difference(errors[0], errors[1], 2000)
+    apart = unpaired_difference(errors[:1], errors[1:], 2000)
     assert apart.difference == pytest.approx(paired.difference)
     assert apart.high - apart.low > 1.5 * (paired.high - paired.low)
 
@@ -58,6 +97,36 @@ def test_seeds_are_resampled_with_the_images() -> None:
     assert copies.high == pytest.approx(one.high, abs=0.01)
     apart = paired_bootstrap(np.stack([noise + shift for shift in (-1, -0.3, 0.3, 1)]))
     assert apart.high - apart.low > 4 * (one.high - one.low)
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_of_few_seeds_the_interval_is_that_of_students_t(seeds: int) -> None:
+    """Where images add no noise, both must say the same."""
+    means = np.random.default_rng(seeds).normal(size=seeds)
+    interval = paired_bootstrap(np.repeat(means[:, None], 50, axis=1))
+    half = stats.t.ppf(0.975, seeds - 1) * means.std(ddof=1) / np.sqrt(seeds)
+    assert interval.high - interval.low == pytest.approx(2 * half, rel=0.25)
+    assert interval.low < means.mean() < interval.high
+
+
+def test_intervals_over_three_seeds_hold_the_truth_as_often_as_they_say() -> None:
+    generator = np.random.default_rng(7)
+    held = 0
+    for _ in range(100):
+        table = generator.normal(size=(3, 1)) + 3 * generator.normal(size=(1, 60))
+        interval = paired_bootstrap(table + generator.normal(size=(3, 60)))
+        held += interval.low <= 0 <= interval.high
+    assert held >= 90
+
+
+def test_unpaired_rates_by_hand() -> None:
+    share = (360 * 0.05 + 1) / 362
+    same = unpaired_difference([5.0], [5.0], 360)
+    assert same.high == pytest.approx(196 * np.sqrt(2 * share * (1 - share) / 362))
+    assert unpaired_difference([0.0], [0.0], 360).high > 0.5  # no error is not no uncertainty
+    apart = unpaired_difference([5.0, 3.0], [5.0, 6.0], 360)
+    assert apart.difference == -1.5
+    assert apart.high - apart.low > 5 * (same.high - same.low)  # two seeds that disagree
 
 
 def test_equal_seeds_give_equal_intervals() -> None:
@@ -74,17 +143,20 @@ def test_mcnemar_is_the_exact_test_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "said"),
+    ("low", "high", "p", "said"),
     [
-        (-0.5, -0.1, "better than"),
-        (-0.2, 0.10, "not inferior to"),
-        (0.05, 0.14, "not inferior to"),
-        (-0.2, 0.40, "no difference"),
-        (0.2, 0.90, "worse than"),
+        (-0.5, -0.1, 0.01, "better than"),
+        (-0.5, -0.1, 0.20, "not inferior to"),
+        (-0.2, 0.10, 1.00, "not inferior to"),
+        (0.05, 0.1499, 0.01, "not inferior to"),
+        (0.05, 0.1501, 0.01, "worse than"),
+        (-0.2, 0.40, 0.30, "no difference"),
+        (0.2, 0.90, 0.01, "worse than"),
+        (0.2, 0.90, 0.06, "no difference"),
     ],
 )
-def test_not_inferior_comes_before_better(low: float, high: float, said: str) -> None:
-    assert verdict(Interval((low + high) / 2, low, high), "ensemble").startswith(said)
+def test_not_inferior_comes_before_better(low: float, high: float, p: float, said: str) -> None:
+    assert verdict(Interval((low + high) / 2, low, high), p, "ensemble").startswith(said)
 
 
 def test_all_measures_are_better_when_lower() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from meal.data.sources.contained import contained
 from meal.data.sources.raw import Listing, RawFiles
 from meal.files import atomic_folder, user_folder
 
+_UNWRITTEN = ("Cc", "Cs")  # Unicode's categories: control characters, and bytes that are no text
+_DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
 
 
@@ -22,13 +25,16 @@ def folder(root: Path | None) -> RawFiles:
     if root is None:
         raise ValueError("data.root=None: dataset: folder needs the folder of the images")
     _check_folder(root)
-    if not (root / "train").is_dir():
-        if (root / "test").is_dir():
+    there = _classes(root)
+    if "train" not in there:
+        if "test" in there:
             raise ValueError(f"{root} holds test/ but no train/: both, or one folder a class")
         return _listed(root, ".", None, None)
-    held = next((name for name in ("val", "valid", "validation") if (root / name).is_dir()), None)
-    if (root / "test").is_dir():
+    held = next((name for name in ("val", "valid", "validation") if name in there), None)
+    if "test" in there:
         return _listed(root, "train", held, "test")
+    if held:
+        print(f"{root} holds no test/: {held}/ is the test set", flush=True)
     return _listed(root, "train", None, held)
 
 
@@ -39,9 +45,9 @@ def imagenet(root: Path | None) -> RawFiles:
     """
     place = root or user_folder() / "imagenet"
     page = "https://image-net.org/download.php"
-    for split in ("train", "val"):
-        if not (place / split).is_dir():
-            _unpack_imagenet(place, split, page)
+    _unpack_imagenet(
+        place, [each for each in ("train", "val") if not (place / each).is_dir()], page
+    )
     if not any(entry.is_dir() for entry in (place / "val").iterdir()):
         raise ValueError(
             f"{place / 'val'} holds no folder a class: sort its images by class, or put "
@@ -51,17 +57,25 @@ def imagenet(root: Path | None) -> RawFiles:
     return _listed(place, "train", None, "val")
 
 
-def _unpack_imagenet(place: Path, split: str, page: str) -> None:
-    archives = ("ILSVRC2012_devkit_t12.tar.gz", f"ILSVRC2012_img_{split}.tar")
-    missing = [name for name in archives if not (place / name).is_file()]
+def _unpack_imagenet(place: Path, splits: Sequence[str], page: str) -> None:
+    """Make the folders of splits out of the published archives."""
+    parts = {split: (_DEVKIT, f"ILSVRC2012_img_{split}.tar") for split in splits}
+    needed = dict.fromkeys(name for archives in parts.values() for name in archives)
+    missing = [name for name in needed if not (place / name).is_file()]
     if missing:
         raise ValueError(
-            f"{place} holds no folder {split}, of one folder a class, nor what it is made of: "
-            f"put {', '.join(missing)} there, from {page}, or name another folder as data.root"
+            f"{place} holds no folder {' nor '.join(splits)}, of one folder a class, nor what it "
+            f"is made of: put {', '.join(missing)} there, from {page}, or name another folder as "
+            "data.root"
         )
+    for split, archives in parts.items():
+        print(f"unpacking {', '.join(archives)} in {place}", flush=True)
+        _unpack(place, split, archives)
+
+
+def _unpack(place: Path, split: str, archives: Sequence[str]) -> None:
     from torchvision.datasets import ImageNet
 
-    print(f"unpacking {', '.join(archives)} in {place}", flush=True)
     with atomic_folder(place / split) as temporary:  # half of it never looks whole
         for name in archives:
             (temporary / name).symlink_to((place / name).absolute())
@@ -107,6 +121,7 @@ def _listed(root: Path, train: str, validation: str | None, test: str | None) ->
             paths += [os.path.relpath(path, root) for path in images]
             labels += [label] * len(images)
             ignored += rest
+        ignored += _files_beside(root / split)
         if not paths:
             raise ValueError(f"{root / split} holds no images")
         found[split] = Listing(tuple(paths), tuple(labels))
@@ -129,9 +144,34 @@ def _classes(place: Path) -> list[str]:
     """Names of the sub-folders, sorted; hidden ones are none."""
     try:
         with os.scandir(place) as entries:
-            return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+            found = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise ValueError(f"{place} cannot be read: {error.strerror}") from None
+    names = []
+    for entry in found:
+        if entry.name.startswith("."):
+            continue
+        _check_link(entry.path)
+        if entry.is_dir():
+            if any(unicodedata.category(character) in _UNWRITTEN for character in entry.name):
+                raise ValueError(
+                    f"{place}: the folder {entry.name!a} cannot name a class: it holds "
+                    "characters that are no text (UTF-8); rename it"
+                )
+            names.append(entry.name)
+    return names
+
+
+def _files_beside(place: Path) -> int:
+    """How many files lie beside the folders of the classes."""
+    with os.scandir(place) as entries:
+        return sum(not entry.is_dir() for entry in entries)
+
+
+def _check_link(path: str) -> None:
+    """Raise ValueError for a link to nowhere: it may mean a folder, of a disk that is not there."""
+    if os.path.islink(path) and not os.path.exists(path):  # noqa: PTH110, PTH114 - many of them
+        raise ValueError(f"{path} is a link to nowhere: mend or remove it")
 
 
 def _images(place: Path) -> tuple[Sequence[str], int]:
@@ -145,11 +185,18 @@ def _images(place: Path) -> tuple[Sequence[str], int]:
 
     images: list[str] = []
     others = 0
+    read: set[str] = set()  # the real paths of folders
     for folder_, folders, files in os.walk(place, onerror=fail, followlinks=True):
+        real = os.path.realpath(folder_)
+        if any(f"{other}{os.sep}".startswith(f"{real}{os.sep}") for other in read):
+            raise ValueError(f"{folder_} leads to a folder whose images are read already")
+        read.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
+            path = os.path.join(folder_, name)  # noqa: PTH118 - a million of them
             if name.lower().endswith(ENDINGS) and not name.startswith("."):
-                images.append(os.path.join(folder_, name))  # noqa: PTH118 - a million of them
+                images.append(path)
             else:
+                _check_link(path)
                 others += 1
     return images, others

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import socket
 import tarfile
 import tempfile
 import zlib
@@ -24,6 +25,9 @@ from meal.files import user_folder
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+_SECONDS = 60.0  # without a byte, until a download is given up
 
 
 @dataclass(frozen=True)
@@ -183,10 +187,10 @@ def _download(published: Published, missing: Sequence[Resource], folder: Path) -
     wanted = f"put them there, from {published.page}, or name another folder as data.root"
     if folder.resolve().is_relative_to(Path.cwd()):
         raise ValueError(
-            f"data.root={str(folder)!r} lacks {names}, and nothing is downloaded to a folder of "
+            f"{_called(folder)} lacks {names}, and nothing is downloaded to a folder of "
             f"the project, where every experiment has its own: {wanted}"
         )
-    with _alone(folder):
+    with _alone(folder), _no_endless_wait():
         print(f"downloading {names} to {folder} (data.root or MEAL_DATA changes the folder)")
         for resource in missing:
             partial = f"{resource.name}.part"  # it takes its name when it is whole
@@ -200,9 +204,14 @@ def _download(published: Published, missing: Sequence[Resource], folder: Path) -
                     reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             else:
                 raise ValueError(
-                    f"{published.title}: data.root={str(folder)!r} lacks {names}, and they could "
+                    f"{published.title}: {_called(folder)} lacks {names}, and they could "
                     f"not be downloaded ({reason}): {wanted}"
                 )
+
+
+def _called(folder: Path) -> str:
+    """A folder by what named it."""
+    return str(folder) if folder == user_folder() else f"data.root={str(folder)!r}"
 
 
 @contextlib.contextmanager
@@ -214,8 +223,23 @@ def _alone(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise ValueError(f"downloads cannot be written to {folder}: {error}") from None
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            print(f"waiting for another process that downloads to {folder}", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+@contextlib.contextmanager
+def _no_endless_wait() -> Iterator[None]:
+    """torchvision gives its connections no time limit, and a server may fall silent."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _arrays(published: Published, root: Path, folder: Path) -> RawImages:
