@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from meal.files import atomic_folder, atomic_path, read_sealed, write_json, write_sealed
+from meal.files import (
+    atomic_folder,
+    atomic_path,
+    read_json,
+    read_sealed,
+    write_json,
+    write_sealed,
+)
 from tests.conftest import ROOT
 
 
@@ -32,6 +39,14 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> No
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         ".data.json.abcd1234", "a.json", "data",
     ]  # fmt: skip
+
+
+def test_processes_that_share_a_path_leave_each_others_files(tmp_path: Path) -> None:
+    target = tmp_path / "note.json"
+    with atomic_path(target, shared=True) as first:
+        write_json(target, {"a": 1}, shared=True)
+        first.write_text('{"a": 2}')
+    assert read_json(target) == {"a": 2}
 
 
 def test_a_seal_covers_every_value(tmp_path: Path) -> None:

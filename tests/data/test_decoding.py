@@ -62,6 +62,25 @@ def test_what_is_transparent_lies_on_white() -> None:
     assert grey.grey and (grey.pixels == 255).all()
 
 
+@pytest.mark.parametrize("kind", ["grey", "colour"])
+def test_a_transparent_level_of_sixteen_bits_is_white(kind: str) -> None:
+    clear, seen = 0x1234, 0x9ABC
+    channels = 1 if kind == "grey" else 3
+    row = b"\0" + struct.pack(f">{4 * channels}H", *[clear] * 2 * channels, *[seen] * 2 * channels)
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(name + data))
+        return struct.pack(">I", len(data)) + name + data + checksum
+
+    header = struct.pack(">IIBBBBB", 4, 4, 16, 0 if kind == "grey" else 2, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    content += chunk(b"tRNS", struct.pack(f">{channels}H", *[clear] * channels))
+    content += chunk(b"IDAT", zlib.compress(row * 4)) + chunk(b"IEND", b"")
+    pixels = decode(content).pixels
+    assert (pixels[:, :2] == 255).all()
+    assert np.abs(pixels[:, 2:].astype(int) - 0x9A).max() <= 1
+
+
 def test_a_palette_gives_its_colours_and_its_transparent_one_white() -> None:
     image = square(1, "P")
     image.putpalette([0, 0, 0, 200, 100, 50])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import socket
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -173,6 +174,16 @@ def test_a_download_of_other_content_is_refused(
     with pytest.raises(ValueError, match=r"SVHN: .*lacks train_32x32\.mat, test_32x32\.mat"):
         read("svhn", elsewhere)
     assert not (elsewhere / "train_32x32.mat").exists()
+
+
+def test_a_server_that_falls_silent_is_given_up(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meal.data.sources.published._SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{silent.getsockname()[1]}/x")
+        with pytest.raises(ValueError, match="could not be downloaded .*timed out"):
+            read("cifar10", elsewhere)
 
 
 def test_nothing_is_downloaded_into_the_project(elsewhere: Path) -> None:

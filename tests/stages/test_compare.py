@@ -86,8 +86,71 @@ def test_experiments_of_several_seeds_resample_seeds_too(clean: Project) -> None
         "python", "-m", "meal", "compare", "random-1,random-2", "mean-1", check=False
     )
     assert result.returncode == 1 and "compared pair by pair" in result.stderr
+    twice = clean.run(*command, "mean-1,mean-1", "mean-1,mean-2", check=False)
+    assert twice.returncode == 1 and "a run is named twice" in twice.stderr
+    mixed = clean.run(*command, "random-1,random-2", "mean-2,mean-1").stdout
+    assert "Pair 1:" in numbers(mixed, "## Parameters")  # their seeds differ
     unknown = clean.run(*command, "nowhere", check=False)
     assert unknown.returncode == 1 and "error: nowhere: no commit, branch or exp" in unknown.stderr
+
+
+def test_a_run_that_was_not_scored_is_not_compared(clean: Project) -> None:
+    """An experiment to `distill`, and parameters that have never run: old answers are not theirs."""
+    clean.run("dvc", "exp", "run", "--name", "tuned", "distill", "-S", "distill.seed=9")
+    result = clean.run("python", "-m", "meal", "compare", "main", "tuned", check=False)
+    assert result.returncode == 1
+    assert "error: tuned has not run evaluate since what is before changed" in result.stderr
+    clean.run("python", "-m", "meal", "review", "main")
+    assert "**These results are not of this change**: workspace" in clean.read("review.md")
+    clean.run("git", "checkout", "-q", "-f", "main")
+    clean.run("dvc", "checkout", "-q", "-f")
+    params = clean.read("params.yaml")
+    path = clean.folder / "params.yaml"
+    path.write_text(params.replace("deterministic: true", "deterministic: false"))
+    assert clean.run("python", "-m", "meal", "compare", "main", check=False).returncode == 0
+    path.write_text(params.replace("beta: 1.0", "beta: 0.5"))
+    result = clean.run("python", "-m", "meal", "compare", "main", check=False)
+    assert "error: workspace has not run since its params.yaml was changed" in result.stderr
+
+
+def test_answers_of_another_run_are_not_taken_for_this_ones(changed: Project) -> None:
+    changed.run("git", "checkout", "-q", "main")  # and no dvc checkout
+    text = changed.run("python", "-m", "meal", "compare", "change").stdout
+    assert "The predictions of workspace are not here, or another run's are" in text
+    changed.run("dvc", "checkout", "-q", "-f")
+    assert "McNemar's test" in changed.run("python", "-m", "meal", "compare", "change").stdout
+
+
+def test_a_remote_brings_predictions_also_of_older_revisions_and_its_absence_is_no_fault(
+    changed: Project, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    changed.run("dvc", "remote", "add", "-d", "store", str(store))
+    changed.run("dvc", "push", "-q", "--all-branches")
+    changed.commit("a remote, younger than main")
+    clone = Project(tmp_path / "clone")
+    changed.run("git", "clone", "-q", "--branch", "change", str(changed.folder), str(clone.folder))
+    command = ("python", "-m", "meal", "compare", "origin/main", "change")
+    assert "McNemar's test: change alone" in clone.run(*command).stdout
+    shutil.rmtree(clone.folder / ".dvc" / "cache")
+    # A kind of remote whose library is not installed.
+    clone.run("dvc", "remote", "modify", "--local", "store", "url", "s3://bucket/path")
+    assert "The predictions of origin/main, change are not here" in clone.run(*command).stdout
+
+
+def test_a_review_names_what_it_compares_with(changed: Project) -> None:
+    changed.run("git", "checkout", "-q", "main")
+    changed.run("dvc", "checkout", "-q", "-f")
+    changed.run("dvc", "exp", "run", "--name", "other", "-S", "distill.seed=11")
+    changed.run("git", "checkout", "-q", "-f", "main")
+    changed.run("dvc", "checkout", "-q", "-f")
+    changed.run("python", "-m", "meal", "review", "other")  # an experiment: as it is
+    assert "distill.seed" in numbers(changed.read("review.md"), "## Parameters")
+    start = changed.run("git", "rev-parse", "--short=7", "main").stdout.strip()
+    changed.run("python", "-m", "meal", "review", "change")  # a branch ahead: where it left
+    text = changed.read("review.md")
+    assert text.startswith(f"# Review against change, from {start} on")
+    assert f"workspace minus {start}" in text and "No change." in numbers(text, "## Parameters")
 
 
 def test_a_clone_without_the_data_is_reviewed_by_the_workflow_itself(
@@ -118,7 +181,7 @@ def test_a_clone_without_the_data_is_reviewed_by_the_workflow_itself(
     assert text.startswith("# Review against origin/main")
     assert "student.top1_error" in numbers(text, "## Metrics")
     assert "distill.seed" in numbers(text, "## Parameters")
-    assert "The predictions of origin/main, workspace are not here" in text
+    assert re.search("The predictions of [0-9a-f]{7}, workspace are not here", text)
     assert "top-1 error (points)" in numbers(text, "## Significance")
     assert (
         "https://github.example/someone/meal/raw/0123456789/reports/figures/error_cost.svg" in text

@@ -9,6 +9,13 @@ from tests.stages.conftest import Project
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture
+def project(clean: Project) -> Project:
+    """The project without other tests' experiments, which a table would show."""
+    clean.run("dvc", "exp", "remove", "--all-commits")
+    return clean
+
+
 def names(project: Project) -> list[str]:
     return project.run("dvc", "exp", "list", "--name-only").stdout.split()
 
