@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -154,7 +155,7 @@ def load_ahead(dataset: Dataset[Any], order: Iterable[Tensor], workers: int) -> 
         sampler=(rows.numpy() for rows in order),
         num_workers=workers,
         prefetch_factor=_AHEAD if workers else None,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=_prepare_worker,
         pin_memory=torch.cuda.is_available(),
     )
     try:
@@ -174,7 +175,17 @@ def worker_count(workers: int | Literal["auto"]) -> int:
     return min(_MOST_WORKERS, len(os.sched_getaffinity(0))) if workers == "auto" else workers
 
 
-def _ignore_signals(worker: int) -> None:
-    """Ctrl-C and SIGTERM reach a whole group: the main process saves, then ends its workers."""
+def _prepare_worker(worker: int) -> None:
+    """Ctrl-C and SIGTERM reach a whole group: the main process saves, then ends its workers.
+
+    Should it be ended at once, they have nothing to say of the tensors that it did not fetch.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    usual = sys.excepthook
+
+    def hook(kind: type[BaseException], *rest: Any) -> None:
+        if not issubclass(kind, ConnectionError):
+            usual(kind, *rest)
+
+    sys.excepthook = hook

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import pyplot as plt
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
 from meal.evaluation.metrics import confusion
@@ -95,6 +95,8 @@ def error_against_cost(metrics: Mapping[str, Any]) -> Picture:
     axis.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     if max(macs.values()) > 5 * min(macs.values()):
         axis.set_xscale("log")
+        for ticks in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
+            ticks(StrMethodFormatter("{x:g}"))  # 40, not 4 x 10^1
     axis.margins(0.2)
     axis.set_xlabel("multiply-adds of one answer (millions)")
     axis.set_ylabel("top-1 error on test (%)")
@@ -141,7 +143,7 @@ def training_curves(curves: Mapping[str, pd.DataFrame]) -> Picture:
     for axis in axes:
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.25)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.tight_layout()
     last = student["validation_top1_error"].iloc[-1]
     epochs = f"{len(student)} epoch{'' if len(student) == 1 else 's'}"

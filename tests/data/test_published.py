@@ -182,7 +182,7 @@ def test_a_server_that_falls_silent_is_given_up(
     monkeypatch.setattr("meal.data.sources.published._SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{silent.getsockname()[1]}/x")
-        with pytest.raises(ValueError, match="could not be downloaded .*timed out"):
+        with pytest.raises(ValueError, match=r"could not be downloaded .*timed out"):
             read("cifar10", elsewhere)
 
 

@@ -59,6 +59,16 @@ def test_fashion_mnist_from_a_folder_of_gz_files(tmp_path: Path) -> None:
     assert raw.classes[9] == "Ankle boot"
 
 
+def test_files_that_are_not_the_published_ones_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """MNIST's have the same names and form."""
+    write_fashion_mnist(tmp_path, ".gz")
+    SOURCES["fashion_mnist"].read(tmp_path)
+    said = capsys.readouterr().out
+    assert f"warning: train-labels-idx1-ubyte in {tmp_path} is not that of https://" in said
+
+
 def test_fashion_mnist_from_torchvisions_own_folder(tmp_path: Path) -> None:
     images = write_fashion_mnist(tmp_path / "FashionMNIST" / "raw", "")
     raw = SOURCES["fashion_mnist"].read(tmp_path)

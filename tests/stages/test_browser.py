@@ -97,7 +97,9 @@ def test_dvcs_plots_are_drawn_without_a_network(
     if command == "diff":
         clean.run("dvc", "exp", "run", "-S", "distill.seed=4")
     clean.run("dvc", "plots", command)
-    page, faults = open_page(browser, clean.folder / "dvc_plots/index.html", DESKTOP, "light")
+    page, faults = open_page(browser, clean.folder / "dvc_plots/index.html", DESKTOP, "dark")
+    # Its paper is white, and pictures in it must not follow the system.
+    assert "light" in page.evaluate("getComputedStyle(document.documentElement).colorScheme")
     page.wait_for_selector(".vega-embed canvas, .vega-embed svg")
     page.wait_for_timeout(1000)
     assert faults == []

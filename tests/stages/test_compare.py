@@ -95,7 +95,7 @@ def test_experiments_of_several_seeds_resample_seeds_too(clean: Project) -> None
 
 
 def test_a_run_that_was_not_scored_is_not_compared(clean: Project) -> None:
-    """An experiment to `distill`, and parameters that have never run: old answers are not theirs."""
+    """An experiment to `distill`, or parameters that never ran: the old answers are not theirs."""
     clean.run("dvc", "exp", "run", "--name", "tuned", "distill", "-S", "distill.seed=9")
     result = clean.run("python", "-m", "meal", "compare", "main", "tuned", check=False)
     assert result.returncode == 1

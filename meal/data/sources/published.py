@@ -12,8 +12,8 @@ import socket
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +49,8 @@ class Published:
         page: where people find the files.
         resources: the files.
         place: the folder, below the class's root, in which it looks for them.
-        unpacked: what it makes of them, below its root; empty where it reads them as they are.
+        unpacked: what it makes of them, below its root, with an MD5 where it compares none; empty
+            where it reads them as they are.
         splits: arguments of the class for each part of the training images, then of the test.
     """
 
@@ -59,7 +60,16 @@ class Published:
     resources: tuple[Resource, ...]
     splits: tuple[dict[str, Any], ...]
     place: str = "."
-    unpacked: tuple[str, ...] = ()
+    unpacked: Mapping[str, str | None] = field(default_factory=dict)
+
+
+# Of the unpacked files: who packs them anew, as Linux distributions do, changes the published MD5.
+_FASHION_MNIST = {
+    "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+    "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+    "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+}
 
 
 def fashion_mnist(root: Path | None) -> RawImages:
@@ -79,7 +89,7 @@ def fashion_mnist(root: Path | None) -> RawImages:
             resources,
             ({"train": True}, {"train": False}),
             place,
-            tuple(f"{place}/{resource.name.removesuffix('.gz')}" for resource in resources),
+            {f"{place}/{name}": digest for name, digest in _FASHION_MNIST.items()},
         ),
         root,
     )
@@ -117,7 +127,7 @@ def _cifar(title: str, dataset: Any, root: Path | None) -> RawImages:
             "https://www.cs.toronto.edu/~kriz/cifar.html",
             (Resource(dataset.filename, (dataset.url,), dataset.tgz_md5),),
             ({"train": True}, {"train": False}),
-            unpacked=(dataset.base_folder,),
+            unpacked={dataset.base_folder: None},
         ),
         root,
     )
@@ -248,6 +258,11 @@ def _arrays(published: Published, root: Path, folder: Path) -> RawImages:
     The classes compare checksums where a file is more than numbers, or is read as it was published.
     """
     import numpy as np
+    from torchvision.datasets.utils import calculate_md5
+
+    for name, digest in published.unpacked.items():
+        if digest and (root / name).is_file() and calculate_md5(root / name) != digest:
+            print(f"warning: {Path(name).name} in {folder} is not that of {published.page}")
 
     parts: list[tuple[NDArray[np.uint8], NDArray[np.int64]]] = []
     classes: tuple[str, ...] = ()
