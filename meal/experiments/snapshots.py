@@ -116,9 +116,12 @@ def _stale(name: str, files: Mapping[str, Mapping[str, Any]]) -> str:
     if ran is not None and _deciding(ran) != _deciding(files[PARAMS]):
         return f"{name} has not run since its {PARAMS} was changed"
     made = {out["path"]: out.get("md5") for stage in stages.values() for out in stage["outs"]}
+    # The lock file also keeps what it knew of teachers that do not take part now.
+    taking_part = {"", *files[PARAMS].get("teachers", [])}
     late = [
         stage
         for stage, entry in stages.items()
+        if stage.partition("@")[2] in taking_part
         for dep in entry.get("deps", [])
         if made.get(dep["path"], dep.get("md5")) != dep.get("md5")
     ]
