@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
@@ -15,11 +16,13 @@ from hypothesis import strategies as st
 from meal.config.loading import load_params, load_slice
 from meal.config.schema import Params
 from meal.config.slices import DistillSlice, resolve
+from meal.data.decoding import decode
 from meal.data.prepared import open_prepared
 from meal.evaluation.predictions import Predictions
 from meal.teaching.cache import AnswerCache
 from meal.teaching.ensemble import Ensemble
 from tests.conftest import ROOT
+from tests.data.files import as_bytes, picture
 
 pytestmark = pytest.mark.slow
 
@@ -105,7 +108,7 @@ def test_files_of_anything_are_params_or_an_error(content: bytes, tmp_path: Path
 )
 def test_manifests_of_anything_are_an_error(name: str, tmp_path: Path) -> None:
     readers = {
-        "manifest.json": [open_prepared, AnswerCache],
+        "manifest.json": [open_prepared, lambda folder: AnswerCache(folder, "cache@one")],
         "ensemble.json": [Ensemble],
         "predictions.json": [Predictions.load],
         "slice.json": [lambda folder: load_slice(DistillSlice, folder / "slice.json")],
@@ -118,6 +121,26 @@ def test_manifests_of_anything_are_an_error(name: str, tmp_path: Path) -> None:
         for reader in readers[name]:
             with pytest.raises(ValueError, match=r"mend it with: dvc repro"):
                 reader(tmp_path)
+
+    check()
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF"])
+def test_an_image_that_was_changed_anywhere_is_an_image_or_an_error(form: str) -> None:
+    whole = as_bytes(picture(3, mode="P" if form == "GIF" else "RGB"), form)
+
+    @MANY
+    @given(st.lists(st.tuples(st.integers(0, len(whole) - 1), st.integers(0, 255)), max_size=6))
+    def check(changes: list[tuple[int, int]]) -> None:
+        content = bytearray(whole)
+        for place, value in changes:
+            content[place] = value
+        try:
+            image = decode(bytes(content), 16)
+        except ValueError as error:
+            assert str(error) and "\n" not in str(error)
+        else:
+            assert image.pixels.shape == (16, 16, 3) and image.pixels.dtype == np.uint8
 
     check()
 
