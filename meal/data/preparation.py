@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,14 +20,11 @@ from meal.data.prepared import SPLITS, Prepared, open_prepared
 from meal.data.scanning import Scan, scan
 from meal.data.sources import SOURCES
 from meal.data.sources.raw import RawFiles, RawImages
+from meal.data.splitting import Rows, check_classes, split_by_class
 from meal.files import atomic_folder, named_folder, sha256, write_sealed
 
 MOST_IN_MEMORY = 2**30  # bytes of pixels; past these, files stay where they are (data.store: auto)
 _SMALLEST, _LARGEST = 16, 1024  # pixels a side, as `data.image_size` may be
-
-_FEWEST = 2  # images of a class, one for each side of a split
-
-Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -103,7 +99,9 @@ def prepare(config: PrepareSlice, folder: Path, workers: int = 0) -> Prepared:
 def _from_arrays(raw: RawImages, data: Data, side: int | None) -> _Found:
     """A source of arrays: its test set is its own."""
     fraction, seed = data.validation_fraction, data.split_seed
-    train, validation = _split(raw.train_labels, "validation_fraction", fraction, seed, raw.classes)
+    train, validation = split_by_class(
+        raw.train_labels, "validation_fraction", fraction, seed, raw.classes
+    )
     count = len(raw.train_labels)
     rows = {
         "train": train,
@@ -162,7 +160,7 @@ def _from_files(raw: RawFiles, data: Data, size: int | None, workers: int) -> _F
     for split, listing in given.items():
         stop = start + len(listing.paths)
         rows[split] = np.arange(start, stop)[whole[start:stop]]
-        _check_classes(split, raw.classes, labels[start:stop], labels[rows[split]])
+        check_classes(split, raw.classes, labels[start:stop], labels[rows[split]])
         start = stop
     # Fixed: `data.split_seed` must not move the test images.
     for split, fraction, seed in (
@@ -171,7 +169,7 @@ def _from_files(raw: RawFiles, data: Data, size: int | None, workers: int) -> _F
     ):
         if split not in rows:
             own = labels[rows["train"]]
-            left, taken = _split(own, fraction, getattr(data, fraction), seed, raw.classes)
+            left, taken = split_by_class(own, fraction, getattr(data, fraction), seed, raw.classes)
             rows["train"], rows[split] = rows["train"][left], rows["train"][taken]
     channels = 1 if found.grey[whole].all() else 3
     extremes = found.sizes[whole][np.argsort(found.sizes[whole].prod(axis=1), kind="stable")]
@@ -232,44 +230,6 @@ def _check_files(found: Scan, size: int | None, skip_broken: bool) -> None:
             f"{sizes[0][0]}x{sizes[0][1]} to {sizes[-1][0]}x{sizes[-1][1]} pixels; set "
             "data.image_size"
         )
-
-
-def _check_classes(split: str, classes: Sequence[str], listed: Rows, left: Rows) -> None:
-    """Raise ValueError if broken files leave a split, or a class to train on, without images."""
-    before, after = (np.bincount(labels, minlength=len(classes)) for labels in (listed, left))
-    gone = np.flatnonzero((after == 0) & (before > 0)).tolist()
-    empty = ", ".join(classes[k] for k in gone)
-    if not len(left) or (empty and split == "train"):
-        raise ValueError(f"no whole image is left of the {split} images of class(es) {empty}")
-    if empty:
-        print(f"warning: no whole {split} image is left of class(es) {empty}", flush=True)
-
-
-def _split(
-    labels: Rows, key: str, fraction: float, seed: int, classes: Sequence[str]
-) -> tuple[Rows, Rows]:
-    """Indices of what stays and of what is taken, stratified by class, each in rising order."""
-    from sklearn.model_selection import train_test_split
-
-    images = np.bincount(labels)
-    taken, fewest = math.ceil(len(labels) * fraction), np.count_nonzero(images)
-    few = [classes[k] for k in np.flatnonzero((images > 0) & (images < _FEWEST)).tolist()]
-    if few:
-        raise ValueError(
-            f"data.{key}={fraction}: class(es) {', '.join(few)} have fewer than {_FEWEST} training "
-            "images, and cannot be split; give more, or a split of your own"
-        )
-    if not fewest <= taken <= len(labels) - fewest:
-        lowest, highest = fewest / len(labels), 1 - fewest / len(labels)
-        raise ValueError(
-            f"data.{key}={fraction}: {taken} of {len(labels)} training images cannot be of every "
-            f"one of {fewest} classes, nor the rest"
-            + (f"; allowed: {lowest:.3g} to {highest:.3g}" if lowest <= highest else "")
-        )
-    left, chosen = train_test_split(
-        np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed % 2**32
-    )
-    return np.sort(left), np.sort(chosen)
 
 
 def _sums(images: NDArray[np.uint8]) -> NDArray[np.int64]:
