@@ -124,7 +124,9 @@ def test_what_the_message_names_mends_bits_that_a_disk_has_spoiled(
     clean.run("dvc", "config", "--local", "cache.type", links)
     clean.run("dvc", "checkout", "--relink", "-q")
     folder = clean.folder / "artifacts" / name
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    kinds = {path.suffix: path for path in files}  # one of each is enough: each takes a run
+    for file in kinds.values():
         whole, known = file.read_bytes(), file.stat()
         file.chmod(0o644)
         content = bytearray(whole)
