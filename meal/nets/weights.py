@@ -18,6 +18,7 @@ from meal.nets import origins
 from meal.nets.blocks import Alignment, BlockNetwork
 from meal.nets.inputs import Adapted, InputAdapter
 from meal.nets.spec import NetworkSpec
+from meal.nets.strides import subsample_first
 
 MEND = "mend it with: dvc repro"
 
@@ -27,6 +28,7 @@ def build(spec: NetworkSpec, seed: int = 0) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = origins.build(spec)
+    subsample_first(network)
     if spec.inputs is not None:
         network = Adapted(InputAdapter(spec.inputs), network)
     return network.to(memory_format=torch.channels_last)

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import copy
+import subprocess
+import sys
+
 import pytest
 import torch
+from torch import nn
 
 from meal.evaluation.costs import cost_rows, count
 from meal.nets.blocks import assign_blocks, pool_deterministic
 from meal.nets.shake_shake import mix
 from meal.nets.spec import NetworkSpec
+from meal.nets.strides import subsample_first
 from meal.nets.weights import build, load, save, with_blocks
 from meal.nets.zoo import ZOO
 
@@ -81,6 +87,36 @@ def test_every_size_gives_logits_and_three_blocks(arch: str, size: int, channels
 def test_width_scales_the_cost(arch: str) -> None:
     whole, half = (count(NetworkSpec(arch, width, 3, 32, 10)) for width in (1.0, 0.5))
     assert 0.2 < half.macs / whole.macs < 0.35
+
+
+def test_strides_that_are_taken_beforehand_change_no_value() -> None:
+    narrow = nn.Sequential(nn.Conv2d(8, 4, 1, stride=2), nn.Conv2d(4, 2, 3, stride=2))
+    usual = copy.deepcopy(narrow)
+    subsample_first(narrow)
+    assert [conv.stride for conv in narrow] == [(1, 1), (2, 2)]
+    assert narrow.state_dict().keys() == usual.state_dict().keys()
+    images = torch.randn(3, 8, 15, 15)
+    logits = [network(images) for network in (narrow, usual)]
+    assert torch.allclose(*logits, atol=1e-6)
+    for answer in logits:
+        answer.square().sum().backward()
+    for own, other in zip(narrow.parameters(), usual.parameters(), strict=True):
+        assert torch.allclose(own.grad, other.grad, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(copy.deepcopy(narrow)(images), logits[0])  # as an average of weights does
+
+
+def test_a_narrow_network_learns_from_large_images() -> None:
+    """In a process of its own: where it failed, the process ended by a signal."""
+    script = """
+import torch
+from meal.nets.spec import NetworkSpec
+from meal.nets.weights import build
+network = build(NetworkSpec("resnet18", 0.125, 3, 64, 10)).train()
+images = torch.randn(8, 3, 64, 64).to(memory_format=torch.channels_last)
+for _ in range(3):
+    network(images).sum().backward()
+"""
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
 
 
 def test_the_block_rule() -> None:
