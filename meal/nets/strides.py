@@ -22,8 +22,8 @@ class _Every:
 def subsample_first(network: nn.Module) -> None:
     """Let 1x1 convolutions with strides, of 8 channels, skip pixels before and not within them.
 
-    They yield the same. oneDNN, as torch 2.14.1 has it, writes beyond its memory in the backward
-    pass of these on CPUs with AVX-512, and from about 48x48 pixels on the process ends by signal 11.
+    They yield the same. oneDNN, as torch 2.14.1 has it, writes beyond its memory in their backward
+    pass on CPUs with AVX-512, and from about 48x48 pixels on the process ends by signal 11.
     """
     for module in network.modules():
         if (
