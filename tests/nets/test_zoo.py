@@ -112,9 +112,9 @@ import torch
 from meal.nets.spec import NetworkSpec
 from meal.nets.weights import build
 network = build(NetworkSpec("resnet18", 0.125, 3, 64, 10)).train()
-images = torch.randn(8, 3, 64, 64).to(memory_format=torch.channels_last)
-for _ in range(3):
-    network(images).sum().backward()
+for images in (torch.randn(8, 3, 64, 64), torch.randn(43, 3, 16, 16)):
+    for _ in range(20):
+        network(images.to(memory_format=torch.channels_last)).sum().backward()
 """
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
 
