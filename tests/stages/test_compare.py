@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -171,7 +172,8 @@ def test_a_clone_without_the_data_is_reviewed_by_the_workflow_itself(
     changed.run("git", "clone", "-q", "--branch", "change", str(changed.folder), str(clone.folder))
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, clone.folder / name)
-    (clone.folder / ".venv").symlink_to(ROOT / ".venv")  # the environment is at hand
+        os.utime(clone.folder / name, (0, 0))  # older than the environment: nothing is installed
+    (clone.folder / ".venv").symlink_to(sys.prefix)
     assert not (clone.folder / "artifacts").exists()
     summary = tmp_path / "summary.md"
     given = {
@@ -179,7 +181,7 @@ def test_a_clone_without_the_data_is_reviewed_by_the_workflow_itself(
         "GITHUB_SERVER_URL": "https://github.example", "GITHUB_REPOSITORY": "someone/meal",
         "HEAD_SHA": "0123456789",
     }  # fmt: skip
-    clone._environment |= {**given, "PATH": f"{ROOT}/.venv/bin{os.pathsep}{os.environ['PATH']}"}
+    clone._environment |= {**given, "PATH": f"{sys.prefix}/bin{os.pathsep}{os.environ['PATH']}"}
     for command in commands:
         clone.run("bash", "-euo", "pipefail", "-c", command)
     text = summary.read_text()
