@@ -115,8 +115,9 @@ def test_damage_is_noticed_named_and_comes_with_what_mends_it(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("links", ["hardlink", "copy"])
-@pytest.mark.parametrize("name", OPENERS)
+@pytest.mark.parametrize(
+    ("name", "links"), [*((name, "hardlink") for name in OPENERS), ("caches/vgg", "copy")]
+)
 def test_what_the_message_names_mends_bits_that_a_disk_has_spoiled(
     name: str, links: str, clean: Project
 ) -> None:
