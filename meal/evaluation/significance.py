@@ -60,8 +60,10 @@ def paired_bootstrap(differences: Floats, seed: int = 0) -> Interval:
     table = np.atleast_2d(np.asarray(differences, dtype=np.float64))
     seeds, images = table.shape
     difference = float(table.mean())
+    least = 0.0  # half the width that the seeds alone ask for
     if seeds > 1:
         apart = table.mean(axis=1, keepdims=True) - difference
+        least = _t_over_normal(seeds) * _NORMAL * float(apart.std(ddof=1)) / seeds**0.5
         table = table + (_t_over_normal(seeds) * np.sqrt(seeds / (seeds - 1)) - 1) * apart
     generator = np.random.default_rng(seed)
     means = np.empty(RESAMPLES)
@@ -74,24 +76,26 @@ def paired_bootstrap(differences: Floats, seed: int = 0) -> Interval:
         means[start : start + count] = np.take_along_axis(of_seeds.T, rows, axis=1).mean(axis=1)
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(means, [tail, 100 - tail])
-    return Interval(difference, float(low), float(high))
+    return Interval(
+        difference, min(float(low), difference - least), max(float(high), difference + least)
+    )
 
 
 def error_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Interval:
     """The first model's error less the second's, in points, with its bootstrap interval.
 
-    Of single models the interval is at least that of Bonett and Price (2012), which stays wide
-    where few images tell two models apart: the bootstrap's shrinks to nothing there.
+    The interval is at least that of Bonett and Price (2012), which stays wide where few images tell
+    two models apart: the bootstrap's shrinks to nothing there. Of seeds, their mean counts.
 
     Args:
         first: whether its answers are right, `(N,)` or `(S, N)`.
         second: the same of the other, on the same images and seeds.
     """
     found = paired_bootstrap(100.0 * (second.astype(np.float64) - first.astype(np.float64)))
-    if first.ndim > 1:
-        return found
-    count = len(first) + 2
-    alone, other = ((first & ~second).sum() + 1) / count, ((second & ~first).sum() + 1) / count
+    count = first.shape[-1] + 2
+    alone, other = (
+        (sides.sum(axis=-1).mean() + 1) / count for sides in (first & ~second, second & ~first)
+    )
     centre = float(other - alone)
     half = _NORMAL * float(np.sqrt((alone + other - centre**2) / count))
     low, high = 100 * (centre - half), 100 * (centre + half)

@@ -32,9 +32,11 @@ def review(base: str, pictures: str = ".") -> str:
     """
     with Repo() as repo:
         try:
-            start = resolve_rev(repo.scm, base)
+            start = resolve_rev(repo.scm, base) if base else ""
         except (RevError, SCMError):
-            raise ValueError(f"BASE={base}: no such branch or commit is here") from None
+            start = ""
+        if not start:
+            raise ValueError(f"BASE={base}: no such branch or commit is here")
         experiments = {repo.scm.get_ref(str(ref)) for ref in exp_refs(repo.scm)}
         if start not in experiments:  # those are compared with as they are
             start = _merge_base(start)

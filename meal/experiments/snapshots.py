@@ -25,7 +25,8 @@ PARAMS = "params.yaml"
 PREDICTIONS = "artifacts/predictions"
 WORKSPACE = "workspace"
 _MODELS = {"student", "baseline", "ensemble", "ensemble_fitted", "vote"}
-_NO_RESULT = (("runtime",), ("data", "root"))  # keys of params.yaml that change no number
+_NO_RESULT = "runtime"  # the key of params.yaml that changes no number
+_PICTURES = "report"  # the stage that makes no number
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,11 @@ def _stale(name: str, files: Mapping[str, Mapping[str, Any]]) -> str:
         return f"{name} has not run since its {PARAMS} was changed"
     made = {out["path"]: out.get("md5") for stage in stages.values() for out in stage["outs"]}
     # The lock file also keeps what it knew of teachers that do not take part now.
-    taking_part = {"", *files[PARAMS].get("teachers", [])}
+    taking_part = {"", *(files[PARAMS].get("teachers") or [])}
     late = [
         stage
         for stage, entry in stages.items()
-        if stage.partition("@")[2] in taking_part
+        if stage.partition("@")[2] in taking_part and stage != _PICTURES
         for dep in entry.get("deps", [])
         if made.get(dep["path"], dep.get("md5")) != dep.get("md5")
     ]
@@ -132,13 +133,7 @@ def _stale(name: str, files: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _deciding(params: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters without those that change no number."""
-    kept = {key: dict(value) if isinstance(value, dict) else value for key, value in params.items()}
-    for *parents, key in _NO_RESULT:
-        place: Any = kept
-        for parent in parents:
-            place = place.get(parent, {})
-        place.pop(key, None)
-    return kept
+    return {key: value for key, value in params.items() if key != _NO_RESULT}
 
 
 def _here() -> Predictions | None:

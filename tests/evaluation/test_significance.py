@@ -99,7 +99,14 @@ def test_seeds_are_resampled_with_the_images() -> None:
     assert apart.high - apart.low > 4 * (one.high - one.low)
 
 
-@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_few_images_show_nothing_over_seeds_either() -> None:
+    first, second = discordant(4, 0)
+    assert error_difference(np.stack([first] * 3), np.stack([second] * 3)).reading == (
+        error_difference(first, second).reading
+    )
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
 def test_of_few_seeds_the_interval_is_that_of_students_t(seeds: int) -> None:
     """Where images add no noise, both must say the same."""
     means = np.random.default_rng(seeds).normal(size=seeds)
