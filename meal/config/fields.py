@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+SMALLEST, LARGEST = 16, 1024  # pixels a side of an image
 RESERVED = "mean"  # the ensemble's folder of that name
 
 
@@ -53,6 +54,7 @@ NonNegative = Annotated[Number, Field(ge=0)]
 Fraction = Annotated[Number, Field(ge=0, lt=1)]
 Count = Annotated[Integer, Field(ge=1)]
 Scale = Annotated[tuple[Positive, Positive], AfterValidator(_scale)]
+ImageSize = Annotated[Integer, Field(ge=SMALLEST, le=LARGEST)]
 Seed = Annotated[Integer, Field(ge=0, lt=2**63)]
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

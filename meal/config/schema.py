@@ -12,6 +12,7 @@ from meal.config.fields import (
     Crop,
     Device,
     Fraction,
+    ImageSize,
     Integer,
     Name,
     NonNegative,
@@ -88,8 +89,8 @@ class Data(Section):
     """
 
     root: Annotated[str, Field(min_length=1)] | None = None
-    image_size: Annotated[Integer, Field(ge=16, le=1024)] | None = None
-    source_size: Annotated[Integer, Field(ge=16, le=1024)] | None = None
+    image_size: ImageSize | None = None
+    source_size: ImageSize | None = None
     store: Literal["auto", "array", "index"] = "auto"
     skip_broken: bool = False
     test_fraction: Annotated[Number, Field(gt=0, lt=1)] = 0.2

@@ -11,11 +11,16 @@ from numpy.typing import NDArray
 PAIRS = (("test", "train"), ("test", "validation"), ("validation", "train"))
 
 
+def digest(content: bytes | memoryview) -> NDArray[np.uint8]:
+    """The SHA-256 `(32,)` of a file, or of an image's pixels."""
+    return np.frombuffer(hashlib.sha256(content).digest(), np.uint8)
+
+
 def pixel_digests(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A SHA-256 `(N, 32)` of each of the images `(N, ...)`."""
     digests = np.empty((len(images), 32), np.uint8)
     for row, image in enumerate(images):  # once, in `prepare`: microseconds each
-        digests[row] = np.frombuffer(hashlib.sha256(image.tobytes()).digest(), np.uint8)
+        digests[row] = digest(image.tobytes())
     return digests
 
 

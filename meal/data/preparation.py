@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from meal.config.fields import LARGEST, SMALLEST
 from meal.config.schema import Data
 from meal.config.slices import PrepareSlice
 from meal.data.decoding import decode, read_image
@@ -24,7 +25,6 @@ from meal.data.splitting import Rows, check_classes, split_by_class
 from meal.files import atomic_folder, named_folder, sha256, write_sealed
 
 MOST_IN_MEMORY = 2**30  # bytes of pixels; past these, files stay where they are (data.store: auto)
-_SMALLEST, _LARGEST = 16, 1024  # pixels a side, as `data.image_size` may be
 
 
 @dataclass(frozen=True)
@@ -204,13 +204,13 @@ def _own_side(root: Path, paths: Sequence[str]) -> int:
             width, height = decode(read_image(root / path)).size
         except (OSError, ValueError):
             continue  # they are all listed later
-        if width != height or not _SMALLEST <= width <= _LARGEST:
+        if width != height or not SMALLEST <= width <= LARGEST:
             raise ValueError(
                 f"data.image_size=None: {root / path} is of {width}x{height} pixels, and networks "
-                f"see squares of {_SMALLEST} to {_LARGEST}; set data.image_size"
+                f"see squares of {SMALLEST} to {LARGEST}; set data.image_size"
             )
         return width
-    return _SMALLEST
+    return SMALLEST
 
 
 def _check_files(found: Scan, size: int | None, skip_broken: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from meal.data.decoding import decode, read_image
+from meal.data.duplicates import digest
 from meal.data.stores import load_ahead
 from meal.progress import Progress
 
@@ -83,7 +83,7 @@ class _Files(Dataset[Any]):
         for place, row in enumerate(rows.tolist()):
             try:
                 content = read_image(self._root / os.fsdecode(self._paths[row]))
-                found["digests"][place] = _digest(content)
+                found["digests"][place] = digest(content)
                 found["bytes"][place] = len(content)
                 image = decode(content, side)
             except OSError as error:
@@ -93,17 +93,13 @@ class _Files(Dataset[Any]):
                 faults[row] = str(error)
                 continue
             found["sizes"][place], found["grey"][place] = image.size, image.grey
-            found["pixel_digests"][place] = _digest(image.pixels.data)
+            found["pixel_digests"][place] = digest(image.pixels.data)
             values = image.pixels.astype(np.int64)
             found["sums"][place] = values.sum((0, 1)), (values**2).sum((0, 1))
             if self._keep:
                 found["pixels"][place] = image.pixels
         arrays = {name: torch.from_numpy(array) for name, array in found.items()}
         return torch.from_numpy(rows), arrays, faults
-
-
-def _digest(content: bytes | memoryview) -> NDArray[np.uint8]:
-    return np.frombuffer(hashlib.sha256(content).digest(), np.uint8)
 
 
 def scan(root: Path, paths: Sequence[str], side: int, keep: bool, workers: int) -> Scan:

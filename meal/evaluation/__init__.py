@@ -1,1 +1,1 @@
-"""Costs of finished networks."""
+"""What models are worth, what they cost, and whether a difference is more than noise."""

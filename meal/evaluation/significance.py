@@ -63,8 +63,9 @@ def paired_bootstrap(differences: Floats, seed: int = 0) -> Interval:
     least = 0.0  # half the width that the seeds alone ask for
     if seeds > 1:
         apart = table.mean(axis=1, keepdims=True) - difference
-        least = _t_over_normal(seeds) * _NORMAL * float(apart.std(ddof=1)) / seeds**0.5
-        table = table + (_t_over_normal(seeds) * np.sqrt(seeds / (seeds - 1)) - 1) * apart
+        wider = _t_over_normal(seeds)
+        least = wider * _NORMAL * float(apart.std(ddof=1)) / seeds**0.5
+        table = table + (wider * np.sqrt(seeds / (seeds - 1)) - 1) * apart
     generator = np.random.default_rng(seed)
     means = np.empty(RESAMPLES)
     at_once = max(1, _ENTRIES // (seeds * images))
@@ -127,8 +128,7 @@ def unpaired_difference(first: Sequence[float], second: Sequence[float], images:
     variance = sum(share * (1 - share) / (images + 2) for share in shares)
     seeds = len(differences)
     if seeds > 1:
-        own = (_t_over_normal(seeds) / 100) ** 2 * differences.var(ddof=1) / seeds
-        variance += own
+        variance += (_t_over_normal(seeds) / 100) ** 2 * differences.var(ddof=1) / seeds
     centre, half = 100 * (shares[0] - shares[1]), 100 * _NORMAL * float(np.sqrt(variance))
     difference = float(differences.mean())
     low, high = float(centre - half), float(centre + half)

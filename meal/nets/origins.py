@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from meal.config.schema import Network
 from meal.config.slices import NetworkSlice
+from meal.nets.pretrained import TIMM, TORCHVISION, pretrained_input, sized
 from meal.nets.spec import InputSpec, NetworkSpec
 from meal.nets.zoo import ZOO
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from meal.data.prepared import Prepared
 
-TIMM, TORCHVISION = "timm/", "torchvision/"
 OWN = "networks"  # the folder of the user's own networks
 FORMS = "a name of the zoo, timm/NAME, torchvision/NAME, or package.module:factory"
 
@@ -160,7 +160,7 @@ def _wanted_input(network: Network, channels: int, image_size: int) -> Wanted:
     """What a network wants to see, for images of `channels` and `image_size`."""
     size, wanted, mean, deviation = image_size, channels, None, None
     if network.weights == "pretrained":
-        size, mean, deviation = _pretrained_input(network.arch)
+        size, mean, deviation = pretrained_input(network.arch)
         wanted = len(mean)
     elif network.arch.startswith(TORCHVISION):
         wanted = 3
@@ -195,52 +195,13 @@ def taps(spec: NetworkSpec) -> tuple[str, ...]:
     return spec.blocks or (ZOO[spec.arch].taps if spec.arch in ZOO else ())
 
 
-def pretrained_classes(arch: str) -> int:
-    """How many classes the published weights of an architecture know."""
-    name = arch.partition("/")[2]
-    if arch.startswith(TIMM):
-        import timm
-
-        card: Any = timm.get_pretrained_cfg(name)
-        return int(card.num_classes)
-    from torchvision.models import get_model_weights
-
-    weights: Any = get_model_weights(name)
-    return len(weights.DEFAULT.meta["categories"])
-
-
-def pretrained_state(spec: NetworkSpec) -> dict[str, Any]:
-    """The weights that timm or torchvision publish for an architecture.
-
-    Raises:
-        ValueError: if they cannot be had, or are for another number of classes.
-    """
-    name = spec.arch.partition("/")[2]
-    try:
-        if spec.arch.startswith(TIMM):
-            import timm
-
-            network = timm.create_model(name, pretrained=True, **_sized(spec, {**spec.options}))
-        else:
-            from torchvision.models import get_model
-
-            network = get_model(name, weights="DEFAULT", **spec.options)
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"{spec.arch}: its pretrained weights cannot be had ({reason}); without a network, "
-            "give a file and its sha256 as weights"
-        ) from None
-    return dict(network.state_dict())
-
-
 def _build_foreign(spec: NetworkSpec, channels: int, size: int) -> nn.Module:
     if spec.arch.startswith(TIMM):
         import timm
 
         name = spec.arch.removeprefix(TIMM)
         arguments = {"num_classes": spec.classes, "in_chans": channels, **spec.options}
-        arguments = _sized(spec, arguments)
+        arguments = sized(spec, arguments)
         network: nn.Module = timm.create_model(name, pretrained=False, **arguments)
         return network
     if spec.arch.startswith(TORCHVISION):
@@ -253,15 +214,6 @@ def _build_foreign(spec: NetworkSpec, channels: int, size: int) -> nn.Module:
         channels=channels, classes=spec.classes, image_size=size, **spec.options
     )
     return own
-
-
-def _sized(spec: NetworkSpec, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of a timm model, with the size of its images where it has to know it."""
-    import timm
-
-    card = timm.get_pretrained_cfg(spec.arch.removeprefix(TIMM))
-    fixed = card is not None and card.fixed_input_size
-    return {"img_size": spec.inner_shape[1], **arguments} if fixed else arguments
 
 
 def _checked(network: Any, spec: NetworkSpec, seen: tuple[int, int]) -> nn.Module:
@@ -291,19 +243,3 @@ def _checked(network: Any, spec: NetworkSpec, seen: tuple[int, int]) -> nn.Modul
                 f"(2, {spec.classes}){', as with aux_logits: false' if shape[0] != 2 else ''}"
             )
     return network.train()
-
-
-def _pretrained_input(arch: str) -> tuple[int, Sequence[float], Sequence[float]]:
-    """Size, mean and deviation that belong to published weights."""
-    name = arch.partition("/")[2]
-    if arch.startswith(TIMM):
-        import timm
-
-        card = timm.get_pretrained_cfg(name)
-        if card is None or not card.has_weights:
-            raise ValueError(f"{arch} has no pretrained weights; name a tag that has")
-        return int(card.input_size[-1]), card.mean, card.std
-    from torchvision.models import get_model_weights
-
-    transforms: Any = get_model_weights(name).DEFAULT.transforms()
-    return int(transforms.crop_size[0]), transforms.mean, transforms.std

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from meal.config.slices import SupervisedSlice
 from meal.data.prepared import Prepared
-from meal.nets import origins
+from meal.nets import origins, pretrained
 from meal.nets.foreign import load_state, locate, read_state
 from meal.nets.spec import NetworkSpec
 from meal.nets.weights import build
@@ -34,13 +34,13 @@ def load_teacher(
     spec = origins.specify(config.network, data)
     network = build(spec)
     if weights == "pretrained":
-        known = origins.pretrained_classes(spec.arch)
+        known = pretrained.pretrained_classes(spec.arch)
         if known != spec.classes:
             raise ValueError(
                 f"{key}='pretrained': {spec.arch} knows {known} classes, the dataset has "
                 f"{spec.classes}; train it on them elsewhere, and give that file"
             )
-        state, source = origins.pretrained_state(spec), f"{key}: what is pretrained"
+        state, source = pretrained.pretrained_state(spec), f"{key}: what is pretrained"
     else:
         path = locate(weights, key, downloads)
         state, source = read_state(path), f"{key}: {path}"

@@ -128,7 +128,7 @@ HUB = """
 import sys
 import torch
 from meal.config.schema import Network
-from meal.nets.origins import pretrained_state
+from meal.nets.pretrained import pretrained_state
 from meal.nets.spec import NetworkSpec
 network = Network(arch="timm/test_vit.r160_in1k", weights="pretrained")
 state = pretrained_state(NetworkSpec(network.arch, 1.0, 3, 160, 1000))
