@@ -111,9 +111,10 @@ def _expose(path: Path) -> None:
     It takes a file for unchanged that has the time it knows, and one of its own cache for whole
     that is read-only; a disk that spoils bits changes neither.
     """
-    with contextlib.suppress(OSError):
-        path.chmod(0o644)
-        os.utime(path)
+    if path.is_file():
+        with contextlib.suppress(OSError):
+            path.chmod(0o644)
+            os.utime(path)
 
 
 def write_json(path: Path, value: Mapping[str, Any], *, shared: bool = False) -> None:

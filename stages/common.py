@@ -34,8 +34,8 @@ def name_argument() -> str:
     known = sorted(path.stem for path in (CONFIG / "teachers").glob("*.json"))
     if len(sys.argv) != 2 or (known and sys.argv[1] not in known):
         raise ValueError(
-            f"{' '.join(sys.argv[1:]) or 'no name'}: the name of a teacher is expected; allowed: "
-            f"{', '.join(known)}"
+            f"{' '.join(sys.argv[1:]) or 'no name'}: the name of a teacher is expected; "
+            + (f"allowed: {', '.join(known)}" if known else "run: dvc repro configure")
         )
     return sys.argv[1]
 

@@ -1,4 +1,4 @@
-"""Parts of the images that hold every class in its share."""
+"""Parts of the images that hold the classes in their shares, as near as can be."""
 
 from __future__ import annotations
 
@@ -50,13 +50,19 @@ def split_by_class(
             "images, and cannot be split; give more, or a split of your own"
         )
     if not fewest <= taken <= len(labels) - fewest:
-        lowest, highest = fewest / len(labels), 1 - fewest / len(labels)
+        # Rounded inwards, so that what is named is allowed.
+        lowest = math.ceil(1000 * fewest / len(labels)) / 1000
+        highest = math.floor(1000 * (1 - fewest / len(labels))) / 1000
         raise ValueError(
             f"data.{key}={fraction}: {taken} of {len(labels)} training images cannot be of every "
             f"one of {fewest} classes, nor the rest"
-            + (f"; allowed: {lowest:.3g} to {highest:.3g}" if lowest <= highest else "")
+            + (f"; allowed: {lowest:.3f} to {highest:.3f}" if lowest <= highest else "")
         )
     left, chosen = train_test_split(
         np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed % 2**32
     )
+    without = (images > 0) & (np.bincount(labels[chosen], minlength=len(images)) == 0)
+    if without.any():
+        names = ", ".join(classes[k] for k in np.flatnonzero(without).tolist())
+        print(f"warning: data.{key}={fraction} takes no image of class(es) {names}", flush=True)
     return np.sort(left), np.sort(chosen)

@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 
 from meal.evaluation.comparison import ERROR, RIVALS, claims, compare_models
 from meal.evaluation.metrics import TEMPERATURES, class_errors
-from meal.evaluation.predictions import BASELINE, ENSEMBLE, STUDENT, Predictions
+from meal.evaluation.predictions import BASELINE, ENSEMBLE, FITTED, STUDENT, Predictions
 from meal.files import atomic_path
 from meal.reporting.figures import save
 from meal.reporting.tables import plain, results_rows
@@ -98,7 +98,7 @@ def _results(metrics: Mapping[str, Any]) -> Table:
         "The fitted ensemble's weights are fitted there too."
     )
     scores = [
-        *(metrics[name] for name in (STUDENT, BASELINE, ENSEMBLE)),
+        *(metrics[name] for name in (STUDENT, BASELINE, ENSEMBLE, FITTED)),
         *metrics["teachers"].values(),
     ]
     if any(entry["temperature"] <= 1.01 * TEMPERATURES[0] for entry in scores):

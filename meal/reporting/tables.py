@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -95,13 +96,18 @@ def _row(model: str, scores: Mapping[str, float], cost: Mapping[str, int]) -> di
 
 def markdown(frame: pd.DataFrame) -> str:
     """A table of text and numbers, three decimals."""
-    shown = frame.map(lambda value: f"{value:.3f}" if isinstance(value, float) else str(value))
-    return _markdown(shown.replace("nan", ""))
+    return _markdown(frame.map(_cell))
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.3f}"
+    return str(value)
 
 
 def escape(text: object) -> str:
     """A text of others' making, as a name, in Markdown: one line that marks nothing up."""
-    return re.sub(r"([\\`*|\[\]<>])", r"\\\1", plain(text))
+    return re.sub(r"([\\`*|\[\]<>~$&]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", plain(text))
 
 
 def plain(text: object) -> str:

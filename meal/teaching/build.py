@@ -103,9 +103,9 @@ def build_cache(
             f"allowed: 1 to {spec.classes - 1}, or null"
         )
     layout = _layout(config, (config.view_count, images), spec.classes, blocks.block_sizes)
-    _announce(config.name, layout, work.path)
     for leftover in work.path.glob(".*.npy.*") if shard is None else ():
         leftover.unlink()  # of a process that was killed while it made an array
+    _announce(config.name, layout, work.path)
     pipeline = ViewPipeline(PlainPipeline.of(data, "train", device), family)
     parts = cut(config.view_count, images)
     which, number = shard or (1, 1)

@@ -14,6 +14,7 @@ the manifest, and readers standardise with them.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,11 @@ def create(
     Several processes may ask for the same one at once: none sees it half made.
     """
     if not path.exists():
-        new = path.with_name(f".{path.name}.{os.getpid()}")
+        # A name of its own: processes of several machines may have the same number.
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        new = Path(name)
+        new.chmod(0o644)  # mkstemp makes files for the owner alone
         try:
             with disk_errors(path, OSError):
                 np.lib.format.open_memmap(new, mode="w+", dtype=dtype, shape=shape)

@@ -23,6 +23,7 @@ from meal.data.card import describe
 from meal.data.pipelines import PlainPipeline, ViewPipeline
 from meal.data.preparation import prepare
 from meal.data.prepared import SPLITS, Prepared, open_prepared
+from meal.data.splitting import split_by_class
 from meal.data.views import view_family
 from meal.training.checkpoint import Checkpoints
 from meal.training.supervised import train_supervised
@@ -287,8 +288,17 @@ def test_classes_too_small_to_be_split_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data\.test_fraction=0\.2: class\(es\) eel have fewer"):
         prepared(tmp_path / "images", tmp_path / "out")
     write_classes(tmp_path / "many", {f"class{k}": 3 for k in range(20)})
-    with pytest.raises(ValueError, match=r"20 classes, nor the rest; allowed: 0\.333 to 0\.667"):
+    with pytest.raises(ValueError, match=r"20 classes, nor the rest; allowed: 0\.334 to 0\.666"):
         prepared(tmp_path / "many", tmp_path / "out")
+    labels, names = np.repeat(np.arange(20), 3), [str(k) for k in range(20)]
+    for fraction in (0.334, 0.666):  # what is named is allowed
+        split_by_class(labels, "test_fraction", fraction, 0, names)
+
+
+def test_a_class_that_a_split_misses_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    labels = np.repeat([0, 1, 2], [500, 498, 2])
+    split_by_class(labels, "test_fraction", 0.1, 0, ["cat", "dog", "eel"])
+    assert "data.test_fraction=0.1 takes no image of class(es) eel" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("target", [".", "..", "../../test"])
@@ -515,9 +525,10 @@ def test_other_files_are_passed_over_and_counted(root: Path, tmp_path: Path) -> 
     for name in ("notes.txt", ".hidden.jpg", "._000.jpg"):
         (root / "train" / "cat" / name).write_bytes(b"nothing")
     picture(6).save(root / "train" / "beside.png")
+    (root / "train" / "cat" / ".#000.jpg").symlink_to("an editor's lock, which leads nowhere")
     (root / "train" / ".git").mkdir()
     data = prepared(root, tmp_path / "out")
-    assert data.manifest["ignored"] == 4
+    assert data.manifest["ignored"] == 5
     assert data.manifest["classes"] == ["cat", "dog"]
 
 

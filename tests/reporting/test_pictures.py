@@ -160,6 +160,7 @@ def test_a_square_of_counts_is_kept_for_classes_that_nobody_answers(tmp_path: Pa
         ("<script>", r"\<script\>"),
         ("*bold* `code`", r"\*bold\* \`code\`"),
         ("right\u202eleft", "rightleft"),
+        ("_set_ ~apart~ $x$ &lt;", r"\_set\_ \~apart\~ \$x\$ \&lt;"),
         ("distill.label_weight", "distill.label_weight"),
     ],
 )

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from meal.data.sources.contained import contained
+from meal.data.sources.contained import alone, contained
 from meal.data.sources.raw import Listing, RawFiles
 from meal.files import atomic_folder, user_folder
 
@@ -45,9 +45,9 @@ def imagenet(root: Path | None) -> RawFiles:
     """
     place = root or user_folder() / "imagenet"
     page = "https://image-net.org/download.php"
-    _unpack_imagenet(
-        place, [each for each in ("train", "val") if not (place / each).is_dir()], page
-    )
+    lacking = [split for split in ("train", "val") if not (place / split).is_dir()]
+    if lacking:
+        _unpack_imagenet(place, lacking, page)
     if not any(entry.is_dir() for entry in (place / "val").iterdir()):
         raise ValueError(
             f"{place / 'val'} holds no folder a class: sort its images by class, or put "
@@ -68,9 +68,11 @@ def _unpack_imagenet(place: Path, splits: Sequence[str], page: str) -> None:
             f"is made of: put {', '.join(missing)} there, from {page}, or name another folder as "
             "data.root"
         )
-    for split, archives in parts.items():
-        print(f"unpacking {', '.join(archives)} in {place}", flush=True)
-        _unpack(place, split, archives)
+    with alone(place):
+        for split, archives in parts.items():
+            if not (place / split).is_dir():  # or another process was first
+                print(f"unpacking {', '.join(archives)} in {place}", flush=True)
+                _unpack(place, split, archives)
 
 
 def _unpack(place: Path, split: str, archives: Sequence[str]) -> None:
@@ -185,18 +187,21 @@ def _images(place: Path) -> tuple[Sequence[str], int]:
 
     images: list[str] = []
     others = 0
-    read: set[str] = set()  # the real paths of folders
+    read: set[str] = set()  # the real paths of folders, and of those above them
     for folder_, folders, files in os.walk(place, onerror=fail, followlinks=True):
         real = os.path.realpath(folder_)
-        if any(f"{other}{os.sep}".startswith(f"{real}{os.sep}") for other in read):
+        if real in read:
             raise ValueError(f"{folder_} leads to a folder whose images are read already")
-        read.add(real)
+        while real not in read:
+            read.add(real)
+            real = os.path.dirname(real)  # noqa: PTH120 - a hundred thousand of them
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             path = os.path.join(folder_, name)  # noqa: PTH118 - a million of them
             if name.lower().endswith(ENDINGS) and not name.startswith("."):
                 images.append(path)
             else:
-                _check_link(path)
+                if not name.startswith("."):
+                    _check_link(path)
                 others += 1
     return images, others

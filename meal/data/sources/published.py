@@ -7,7 +7,6 @@ temporary folder when `prepare` reads them, so that no half-unpacked folder is e
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import socket
 import tarfile
 import tempfile
@@ -18,9 +17,9 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from meal.data.sources.contained import contained
+from meal.data.sources.contained import alone, contained
 from meal.data.sources.raw import RawImages
-from meal.files import user_folder
+from meal.files import named_folder, user_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -195,12 +194,12 @@ def _download(published: Published, missing: Sequence[Resource], folder: Path) -
 
     names = ", ".join(resource.name for resource in missing)
     wanted = f"put them there, from {published.page}, or name another folder as data.root"
-    if folder.resolve().is_relative_to(Path.cwd()):
+    if folder.resolve().is_relative_to(named_folder("data.root", ".").resolve()):
         raise ValueError(
             f"{_called(folder)} lacks {names}, and nothing is downloaded to a folder of "
-            f"the project, where every experiment has its own: {wanted}"
+            f"the project: {wanted}"
         )
-    with _alone(folder), _no_endless_wait():
+    with alone(folder), _no_endless_wait():
         print(f"downloading {names} to {folder} (data.root or MEAL_DATA changes the folder)")
         for resource in missing:
             partial = f"{resource.name}.part"  # it takes its name when it is whole
@@ -222,23 +221,6 @@ def _download(published: Published, missing: Sequence[Resource], folder: Path) -
 def _called(folder: Path) -> str:
     """A folder by what named it."""
     return str(folder) if folder == user_folder() else f"data.root={str(folder)!r}"
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time downloads into a folder; another one waits."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise ValueError(f"downloads cannot be written to {folder}: {error}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            print(f"waiting for another process that downloads to {folder}", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 @contextlib.contextmanager
