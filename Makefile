@@ -17,10 +17,10 @@ repro: env
 	python -m meal results
 
 test: env
-	python -m pytest
+	python -m pytest -n 2
 
 test-slow: env
-	python -m pytest -m slow
+	python -m pytest -n 2 -m slow
 
 lint: env
 	ruff check .

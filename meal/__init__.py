@@ -1,1 +1,1 @@
-"""MEAL: several trained networks distilled into one, by similarity and adversarial learning."""
+"""MEAL: distill several networks into one (Shen, He and Xue, AAAI 2019)."""

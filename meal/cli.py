@@ -9,27 +9,30 @@ from typing import Annotated
 
 import typer
 
+from meal.core.errors import UserError, log_to_stderr, user_message
+
 app = typer.Typer(
-    help="MEAL: several networks distilled into one.", no_args_is_help=True, add_completion=False
+    help="MEAL: distill several networks into one.", no_args_is_help=True, add_completion=False
 )
 
 
 @app.callback()
 def main() -> None:
-    """Keep commands named, also while there are few."""
+    """Send warnings to standard error."""
+    log_to_stderr()
 
 
 @app.command()
 def networks(
-    image_size: Annotated[int, typer.Option(min=16, max=64, help="pixels a side")] = 32,
+    image_size: Annotated[int, typer.Option(min=16, max=64, help="side in pixels")] = 32,
     channels: Annotated[int, typer.Option(min=1, max=3, help="1 or 3")] = 3,
     classes: Annotated[int, typer.Option(min=2)] = 10,
 ) -> None:
-    """Print what each architecture costs, measured."""
+    """Print the multiply-adds and parameters of each architecture."""
     from meal.evaluation.costs import count
-    from meal.nets.spec import NetworkSpec
-    from meal.nets.zoo import ZOO
-    from meal.reporting.tables import networks_table
+    from meal.models.spec import NetworkSpec
+    from meal.models.zoo import ZOO
+    from meal.report.tables import networks_table
 
     costs = {
         arch: count(NetworkSpec(arch, 1.0, channels, image_size, classes)) for arch in sorted(ZOO)
@@ -40,47 +43,74 @@ def networks(
 @app.command()
 def results() -> None:
     """Print the table of the last run: every model's error, calibration and cost."""
-    from meal.files import read_json
-    from meal.reporting.tables import heading, results_table
+    from meal.core.files import read_json
+    from meal.core.paths import DATA, METRICS
+    from meal.report.tables import heading, results_table
 
     with _errors():
+        manifest = read_json(DATA / "manifest.json", fix="dvc repro")
         try:
-            manifest = read_json(Path("artifacts/data/manifest.json"))
-            table = results_table(read_json(Path("reports/metrics.json")))
-        except (ValueError, KeyError) as error:
-            reason = f"the last run lacks {error}" if isinstance(error, KeyError) else error
-            raise ValueError(f"{reason}; run: dvc repro") from None
+            table = results_table(read_json(METRICS, fix="dvc repro"))
+        except KeyError as error:
+            raise UserError(f"the last run lacks {error}; run: dvc repro") from None
         typer.echo(f"{heading(manifest)}\n\n{table}")
+
+
+@app.command()
+def recipe(
+    names: Annotated[list[str] | None, typer.Argument(help="applied in order")] = None,
+    write: Annotated[bool, typer.Option("--write", help="change params.yaml")] = False,
+) -> None:
+    """Apply recipes to params.yaml and print the result, or write it; without names, list them."""
+    from meal.configure.recipes import apply_recipes, list_recipes
+    from meal.core.files import atomic_path
+    from meal.core.paths import PARAMS, RECIPES
+
+    with _errors():
+        if not names:
+            listed = list_recipes(RECIPES)
+            width = max(map(len, listed))
+            typer.echo("\n".join(f"{name:{width}}  {title}" for name, title in listed.items()))
+            return
+        text = apply_recipes(names, PARAMS, RECIPES)
+        if not write:
+            typer.echo(text, nl=False)
+            return
+        with atomic_path(PARAMS) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        typer.echo(f"wrote {PARAMS}; run: dvc repro")
 
 
 @app.command()
 def sweep(
     set_param: Annotated[
-        list[str], typer.Option("-S", "--set-param", help="KEY=VALUE,VALUE,...: values to combine")
+        list[str],
+        typer.Option("-S", "--set-param", help="KEY=VALUE,VALUE,...: the values to combine"),
     ],
     target: Annotated[
-        str, typer.Option(help="the stage to run to; distill scores no test images")
+        str, typer.Option(help="the last stage to run; distill scores no test images")
     ] = "distill",
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="experiments at a time")] = 1,
 ) -> None:
-    """Run every combination of some parameters as experiments of DVC; go on where one stopped."""
+    """Run all combinations of parameter values as DVC experiments, resuming an earlier sweep."""
+    from meal.core.paths import PARAMS
     from meal.experiments.sweep import plan, run
 
     with _errors():
-        trials = plan(set_param, Path("params.yaml"))
+        trials = plan(set_param, PARAMS)
         try:
             failed = run(trials, target, jobs)
         except KeyboardInterrupt:
-            raise ValueError(
-                "interrupted; what is queued goes on: stop it with `dvc queue stop --kill`, come "
-                "back to it with the same sweep"
+            raise UserError(
+                "interrupted; queued experiments go on: stop them with `dvc queue stop --kill`, or "
+                "resume with the same sweep"
             ) from None
         if failed:
-            raise ValueError(
+            raise UserError(
                 f"{len(failed)} of {len(trials)} experiments failed: {', '.join(failed)}; "
                 "see: dvc queue logs NAME"
             )
-    typer.echo(f"{len(trials)} experiments are there; compare them with: python -m meal table")
+    typer.echo(f"{len(trials)} experiments have finished; compare them with: python -m meal table")
 
 
 @app.command()
@@ -88,19 +118,19 @@ def table(
     revisions: Annotated[list[str] | None, typer.Argument(help="commits; HEAD if none")] = None,
     file: Annotated[str, typer.Option(help="the metrics file")] = "reports/validation.json",
     score: Annotated[str, typer.Option(help="the metric in it")] = "student.top1_error",
-    where: Annotated[list[str] | None, typer.Option(help="KEY=VALUE: these alone")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="KEY=VALUE: only these")] = None,
     reference: Annotated[
-        list[str] | None, typer.Option(help="KEY=VALUE: what the others are compared with")
+        list[str] | None, typer.Option(help="KEY=VALUE: compare the others with it")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="write OUT.csv, OUT.md and OUT.svg, with where and how")
+        Path | None, typer.Option(help="write OUT.csv, OUT.md and OUT.svg, with command and commit")
     ] = None,
 ) -> None:
-    """Compare finished experiments over their seeds: mean, deviation, paired difference."""
+    """Compare finished experiments over their seeds: mean, std, paired difference."""
     from meal.experiments.runs import read_runs
     from meal.experiments.table import select, summarise
-    from meal.reporting.evidence import header
-    from meal.reporting.tables import markdown
+    from meal.report.evidence import header
+    from meal.report.tables import markdown
 
     with _errors():
         runs = select(read_runs(revisions or [], file, score), _pairs(where))
@@ -108,7 +138,7 @@ def table(
         text = markdown(rows)
         typer.echo(text)
         if out:
-            from meal.reporting.figures import seeds_figure
+            from meal.report.figures import seeds_figure
 
             out.parent.mkdir(parents=True, exist_ok=True)
             rows.to_csv(out.with_suffix(".csv"), index=False, float_format="%.6g")
@@ -119,7 +149,9 @@ def table(
 
 @app.command()
 def compare(
-    first: Annotated[str, typer.Argument(help="a commit, branch or experiment; A,B,C: seeds")],
+    first: Annotated[
+        str, typer.Argument(help="a commit, branch or experiment; A,B,C: several seeds")
+    ],
     second: Annotated[str, typer.Argument(help="another one")] = "workspace",
     model: Annotated[
         str, typer.Option(help="student, baseline, ensemble, teachers/NAME")
@@ -136,17 +168,19 @@ def compare(
 def review(
     base: Annotated[str, typer.Argument(help="the branch that the change is meant for")] = "main",
     out: Annotated[Path, typer.Option(help="the file")] = Path("review.md"),
-    pictures: Annotated[str, typer.Option(help="address before the pictures' paths")] = ".",
+    pictures: Annotated[
+        str, typer.Option(help="address to prepend to the paths of pictures")
+    ] = ".",
 ) -> None:
-    """Write what a reviewer of the workspace reads: metrics, parameters, significance, pictures."""
+    """Write a review of the workspace: metrics, parameters, significance, pictures."""
+    from meal.core.files import atomic_path
     from meal.experiments.review import review as reviewed
-    from meal.files import atomic_path
 
     with _errors():
         text = reviewed(base, pictures)
         with atomic_path(out) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
-    typer.echo(f"{out} is written")
+    typer.echo(f"wrote {out}")
 
 
 @app.command()
@@ -154,39 +188,45 @@ def timings(
     repeats: Annotated[int, typer.Option(min=3, help="rounds; the median is reported")] = 15,
 ) -> None:
     """Measure latency and throughput of student and ensemble, into reports/timings.json."""
-    from meal.config.loading import load_params
-    from meal.device import select_device
+    from meal.core.device import select_device, set_determinism
+    from meal.core.files import write_json
+    from meal.core.paths import ENSEMBLE, REPORTS, STUDENT
+    from meal.core.runtime import load_runtime
     from meal.evaluation.timings import measure
-    from meal.files import write_json
-    from meal.nets.weights import load
-    from meal.reporting.evidence import commit, machine
-    from meal.reporting.tables import timings_table
-    from meal.teaching.ensemble import Ensemble
+    from meal.models.checkpoint import load
+    from meal.models.spec import NetworkSpec
+    from meal.report.evidence import commit, machine
+    from meal.report.tables import timings_table
+    from meal.targets.ensemble import Ensemble
 
     with _errors():
-        device = select_device(load_params(Path("params.yaml")).runtime)
-        ensemble = Ensemble(Path("artifacts/ensemble"))
-        teachers = {name: ensemble.spec(name) for name in ensemble.teachers}
-        rows = measure(load(Path("artifacts/student"))[0], teachers, device, repeats)
+        runtime, ensemble = load_runtime(), Ensemble(ENSEMBLE)
+        device = select_device(runtime.device)
+        set_determinism(runtime.deterministic)
+        teachers = {n: NetworkSpec.read(ensemble.network_card(n)) for n in ensemble.teachers}
+        rows = measure(load(STUDENT)[0], teachers, device, repeats)
         where = {**machine(), "device": str(device), "commit": commit()}
-        write_json(Path("reports/timings.json"), {"machine": where, "models": rows})
+        write_json(REPORTS / "timings.json", {"machine": where, "models": rows})
         typer.echo(timings_table(rows))
 
 
 def _pairs(options: list[str] | None) -> dict[str, str]:
     for option in options or []:
         if "=" not in option:
-            raise ValueError(f"{option}: KEY=VALUE is expected")
+            raise UserError(f"{option}: KEY=VALUE is expected")
     return dict(option.split("=", 1) for option in options or [])
 
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """What a user can mend is one line, and exit status 1."""
+    """Print an error that the user can fix in one line, and exit with status 1."""
     try:
         if not Path("dvc.yaml").is_file():
-            raise ValueError(f"{Path.cwd()} holds no dvc.yaml: run it in the project's folder")
+            raise UserError(f"{Path.cwd()} holds no dvc.yaml; run this in the project's folder")
         yield
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
+    except Exception as error:
+        message = user_message(error)
+        if message is None:
+            raise
+        typer.echo(f"error: {message}", err=True)
         raise typer.Exit(1) from None

@@ -1,4 +1,4 @@
-"""Measures of a classifier, on arrays of log-probabilities `(N, C)` and labels `(N,)`."""
+"""Metrics of a classifier, from log-probabilities `(N, C)` and labels `(N,)`."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ Labels = NDArray[np.integer]
 
 
 def log_softmax(logits: Floats) -> Floats:
-    """Log-probabilities `(N, C)` of `logits` `(N, C)`, in float64."""
+    """Log-probabilities `(N, C)` of logits `(N, C)`, in float64."""
     logits = logits.astype(np.float64)
     logits = logits - logits.max(axis=1, keepdims=True)
     return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
 def top1_error(log_probabilities: Floats, labels: Labels) -> float:
-    """The share of wrong first answers, in percent."""
+    """The fraction of wrong predictions, in percent."""
     return 100.0 * float((log_probabilities.argmax(axis=1) != labels).mean())
 
 
 def negative_log_likelihood(log_probabilities: Floats, labels: Labels) -> float:
-    """Mean of `-log p(label)`, in nats."""
+    """The mean of `-log p(label)`, in nats."""
     return -float(log_probabilities[np.arange(len(labels)), labels].mean())
 
 
-BINS = 15  # equal widths of confidence, as Guo et al., ICML 2017
+BINS = 15  # of equal width in confidence (Guo et al., ICML 2017)
 
 
 def calibration_bins(
     confidence: Floats, correct: NDArray[np.bool_], bins: int = BINS
 ) -> dict[str, NDArray[Any]]:
-    """Answers by their confidence: `images`, mean `confidence` and `accuracy` of each bin.
+    """Predictions by confidence: `images`, mean `confidence` and `accuracy` of each bin.
 
-    Bins are of equal width and closed above; those without images hold zeros.
+    Bins have equal width and include their upper end; empty bins hold zeros.
 
     Args:
-        confidence: the probability `(N,)` of each first answer.
-        correct: whether it is right `(N,)`.
+        confidence: the probability `(N,)` of each prediction.
+        correct: whether it is correct `(N,)`.
         bins: how many.
     """
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
@@ -52,7 +52,7 @@ def calibration_bins(
 
 
 def expected_calibration_error(log_probabilities: Floats, labels: Labels) -> float:
-    """Mean gap between confidence and accuracy over equal-width bins, in percent.
+    """The mean gap between confidence and accuracy over bins of equal width, in percent.
 
     Naeini et al., AAAI 2015; 15 bins as in Guo et al., ICML 2017.
     """
@@ -61,19 +61,19 @@ def expected_calibration_error(log_probabilities: Floats, labels: Labels) -> flo
 
 
 def calibration_error(confidence: Floats, correct: NDArray[np.bool_]) -> float:
-    """The same of answers by their confidence `(N,)`, and whether they are right `(N,)`."""
+    """The same, from the confidence `(N,)` of predictions and whether they are correct `(N,)`."""
     found = calibration_bins(confidence, correct)
     gaps = np.abs(found["accuracy"] - found["confidence"])
     return 100.0 * float((gaps * found["images"]).sum() / len(correct))
 
 
 def agreement(first: Floats, second: Floats) -> float:
-    """The share of images to which two classifiers give the same first answer, in percent."""
+    """The fraction of images for which two classifiers predict the same class, in percent."""
     return 100.0 * float((first.argmax(axis=1) == second.argmax(axis=1)).mean())
 
 
 def summary(log_probabilities: Floats, labels: Labels) -> dict[str, float]:
-    """Error, likelihood and calibration, rounded so that a difference is readable."""
+    """Error, NLL and calibration error, rounded for comparison."""
     return {
         "top1_error": round(top1_error(log_probabilities, labels), 2),
         "nll": round(negative_log_likelihood(log_probabilities, labels), 4),
@@ -82,25 +82,25 @@ def summary(log_probabilities: Floats, labels: Labels) -> dict[str, float]:
 
 
 def score(
-    answers: Mapping[str, Floats], teachers: Mapping[str, Floats], labels: Labels
+    models: Mapping[str, Floats], teachers: Mapping[str, Floats], labels: Labels
 ) -> dict[str, Any]:
-    """Measures of every model, what the student gains, and how far it follows the ensemble.
+    """Metrics of every model, the student's gains, and its agreement with the ensemble.
 
     Args:
-        answers: log-probabilities `(N, C)` of `student`, of `ensemble` and `ensemble_fitted`, and
-            of `baseline` if known. The weights of `ensemble_fitted` are fitted on validation:
-            there its scores flatter it.
+        models: log-probabilities `(N, C)` of `student`, `ensemble` and `ensemble_fitted`, and of
+            `baseline` if known. The weights of `ensemble_fitted` are fitted on validation, where
+            its scores are therefore too good.
         teachers: log-probabilities of the teachers, by name.
         labels: `(N,)`.
 
     Returns:
         A shallow dictionary of rounded numbers; errors, gains and agreement are in percent.
     """
-    scores: dict[str, Any] = {name: summary(values, labels) for name, values in answers.items()}
+    scores: dict[str, Any] = {name: summary(values, labels) for name, values in models.items()}
     scores["teachers"] = {name: summary(values, labels) for name, values in teachers.items()}
-    errors = {name: top1_error(values, labels) for name, values in answers.items()}
+    errors = {name: top1_error(values, labels) for name, values in models.items()}
     scores["gain"] = gains(errors, [top1_error(values, labels) for values in teachers.values()])
-    agreed = agreement(answers["student"], answers["ensemble"])
+    agreed = agreement(models["student"], models["ensemble"])
     scores["agreement"] = {"student_ensemble": round(agreed, 2)}
     return scores
 
@@ -109,9 +109,9 @@ def gains(errors: Mapping[str, float], teachers: Iterable[float]) -> dict[str, f
     """How much lower the student's error is than its rivals', in points.
 
     Args:
-        errors: of `student`, `ensemble`, `ensemble_fitted`, and of `baseline` if known; not
-            rounded, as a difference of rounded numbers may be another one.
-        teachers: those of the teachers.
+        errors: of `student`, `ensemble`, `ensemble_fitted`, and of `baseline` if known, not yet
+            rounded.
+        teachers: the errors of the teachers.
     """
     rivals = {"over_baseline": errors["baseline"]} if "baseline" in errors else {}
     rivals |= {

@@ -1,1 +1,1 @@
-"""One short script per DVC stage: read the slice, call `meal`, write the outputs."""
+"""One script per DVC stage: read the slice, call `meal`, write the outputs."""

@@ -1,28 +1,33 @@
-"""Train the student's network on labels, for as many steps as the student takes."""
+"""Train the student's network on labels, for as many steps as the student."""
 
 from __future__ import annotations
 
-from meal.data.batches import Purpose
-from meal.files import write_json
+from meal.core.device import select_device
+from meal.core.files import write_json
+from meal.core.paths import BASELINE, CONFIG, REPORTS, TRAINING
+from meal.core.runtime import load_runtime
+from meal.core.seeds import Purpose
+from meal.core.stage import run_stage
+from meal.data.prepared import open_data
 from meal.metrics import log_softmax, summary
-from meal.nets import weights
-from meal.nets.inference import split_logits
-from stages.common import BASELINE, CONFIG, REPORTS, TRAINING, run_stage
-from stages.supervised import train_on_labels
+from meal.models.checkpoint import load
+from meal.models.prediction import split_logits
+from meal.supervised.run import run
 
 
 def main() -> None:
     """Train the baseline, and score it on validation, where the student is compared with it."""
-    data, device = train_on_labels(
+    run(
         stage="baseline",
         purpose=Purpose.BASELINE,
-        slice_=CONFIG / "baseline.json",
+        config=CONFIG / "baseline.json",
         folder=BASELINE,
         curve=TRAINING / "baseline.csv",
     )
-    network = weights.load(BASELINE)[1].to(device)
-    answers = log_softmax(split_logits(network, data, "validation", device))
-    scores = summary(answers, data.labels("validation").numpy())
+    data, device = open_data(), select_device(load_runtime().device)
+    network = load(BASELINE)[1].to(device)
+    log_probabilities = log_softmax(split_logits(network, data, "validation", device))
+    scores = summary(log_probabilities, data.labels("validation").numpy())
     write_json(REPORTS / "validation_baseline.json", {"baseline": scores})
 
 

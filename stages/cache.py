@@ -1,58 +1,56 @@
-"""Let one teacher answer every view and the plain images, once and for all."""
+"""Compute one teacher's outputs for every view and for the plain images."""
 
 from __future__ import annotations
 
 import os
 
-from meal.config.loading import load_slice
-from meal.config.slices import CacheSlice
-from meal.device import select_device
-from meal.files import sha256
-from meal.teaching.build import Shard, build_cache, parse_shard
-from meal.work import WorkFolder
-from stages.common import (
-    CACHES,
-    CHECKPOINTS,
-    CONFIG,
-    TEACHERS,
-    name_argument,
-    run_stage,
-    runtime,
-)
-from stages.data import open_data
+from meal.cache.build import CacheBuild
+from meal.cache.parts import Shard
+from meal.cache.settings import CacheSlice
+from meal.core.device import select_device, set_determinism
+from meal.core.digests import sha256
+from meal.core.errors import UserError
+from meal.core.paths import CACHES, CHECKPOINTS, CONFIG, TEACHERS
+from meal.core.runtime import load_runtime
+from meal.core.settings import load_slice
+from meal.core.stage import run_stage, teacher_argument
+from meal.core.work import WorkFolder
+from meal.data.prepared import open_data
 
 
 def main() -> None:
-    """Build the cache of the named teacher."""
-    name = name_argument()
+    """Build the cache of the named teacher, or one process's share of it."""
+    name = teacher_argument()
     config = load_slice(CacheSlice, CONFIG / "caches" / f"{name}.json")
-    data, teacher = open_data(), TEACHERS / name
+    data, teacher, runtime = open_data(), TEACHERS / name, load_runtime()
     identity = {
         "config": config.model_dump(mode="json"),
         "data": data.fingerprint,
         "network": sha256(teacher / "network.json"),  # it holds the checksum of the weights
     }
     shard = _shard()
-    part = None if shard is None else "{}-of-{}".format(*shard)
-    work, device = (
-        WorkFolder(CHECKPOINTS, f"cache@{name}", identity, part),
-        select_device(runtime()),
-    )
-    if build_cache(config, data, teacher, CACHES / name, work, device, shard):
+    part = None if shard is None else f"{shard.which}-of-{shard.number}"
+    work = WorkFolder(CHECKPOINTS, f"cache@{name}", identity, part)
+    device = select_device(runtime.device)
+    set_determinism(runtime.deterministic)
+    build = CacheBuild(config, data, teacher, work, device)
+    build.compute(shard)
+    if shard is None:
+        build.finish(CACHES / name)
         work.remove()
     else:
         print(f"part {part} of the cache is done; when all are: dvc repro cache@{name}")
 
 
 def _shard() -> Shard | None:
-    """Which part of the work `MEAL_SHARD` leaves to this process; None is all of it."""
+    """This process's share of the work, from `MEAL_SHARD`; None is all of it."""
     text = os.environ.get("MEAL_SHARD")
     if text and os.environ.get("DVC_STAGE"):
-        raise ValueError(
-            f"MEAL_SHARD={text!r}: DVC wants the whole cache; build parts with `python -m "
+        raise UserError(
+            f"MEAL_SHARD={text!r}: DVC needs the whole cache; build parts with `python -m "
             "stages.cache NAME`, then run dvc repro without MEAL_SHARD"
         )
-    return parse_shard(text) if text else None
+    return Shard.parse(text) if text else None
 
 
 if __name__ == "__main__":

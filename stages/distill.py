@@ -1,51 +1,44 @@
-"""Distil the teachers into the student."""
+"""Distill the teachers into the student."""
 
 from __future__ import annotations
 
-from meal.config.loading import load_slice
-from meal.config.slices import DistillSlice
-from meal.device import select_device
-from meal.distillation.distil import distil
-from meal.files import write_csv, write_json
+from meal.core.device import select_device, set_determinism
+from meal.core.files import write_json
+from meal.core.paths import CHECKPOINTS, CONFIG, ENSEMBLE, STUDENT, TRAINING, VALIDATION
+from meal.core.runtime import load_runtime
+from meal.core.settings import load_slice
+from meal.core.stage import run_stage
+from meal.core.work import WorkFolder
+from meal.data.prepared import open_data
+from meal.distill.run import distill
+from meal.distill.settings import DistillSlice
 from meal.metrics import log_softmax, score
-from meal.nets import weights
-from meal.nets.inference import split_logits
-from meal.teaching.ensemble import Ensemble
-from meal.training.checkpoint import Checkpoints
-from meal.work import WorkFolder
-from stages.common import (
-    CHECKPOINTS,
-    CONFIG,
-    ENSEMBLE,
-    REPORTS,
-    STUDENT,
-    TRAINING,
-    run_stage,
-    runtime,
-)
-from stages.data import open_data
+from meal.models.checkpoint import load
+from meal.models.prediction import split_logits
+from meal.targets.ensemble import Ensemble
+from meal.training.checkpoints import Checkpoints
 
 
 def main() -> None:
-    """Train, then write the weights, the training curve and the scores on validation."""
+    """Train the student, then write its weights, training curve and scores on validation."""
     config = load_slice(DistillSlice, CONFIG / "distill.json")
-    data, ensemble, device = open_data(), Ensemble(ENSEMBLE), select_device(runtime())
+    data, ensemble, runtime = open_data(), Ensemble(ENSEMBLE), load_runtime()
+    device = select_device(runtime.device)
+    set_determinism(runtime.deterministic)
     identity = {
         "config": config.model_dump(mode="json"),
         "data": data.fingerprint,
         "ensemble": ensemble.card["fingerprint"],
     }
     work = WorkFolder(CHECKPOINTS, "distill", identity)
-    checkpoints = Checkpoints(work, runtime().checkpoint_minutes)
-    spec, state, history = distil(config, data, ensemble, device, checkpoints)
-    weights.save(STUDENT, spec, state)
-    write_csv(TRAINING / "student.csv", history)
-    network = weights.load(STUDENT)[1].to(device)
-    together, teachers = ensemble.log_probabilities("validation")
-    own = log_softmax(split_logits(network, data, "validation", device))
+    checkpoints = Checkpoints(work, runtime.checkpoint_minutes)
+    distill(config, data, ensemble, device, checkpoints).save(STUDENT, TRAINING / "student.csv")
+    network = load(STUDENT)[1].to(device)
+    outputs = ensemble.log_probabilities("validation")
+    student = log_softmax(split_logits(network, data, "validation", device))
     labels = data.labels("validation").numpy()
-    scores = score({"student": own, **together}, teachers, labels)
-    write_json(REPORTS / "validation.json", scores)
+    models = {"student": student, **outputs.ensembles}
+    write_json(VALIDATION, score(models, outputs.teachers, labels))
     work.remove()
 
 

@@ -1,27 +1,28 @@
-"""Put the chosen teachers' caches together and add their mean."""
+"""Link the caches of the chosen teachers and add their mean."""
 
 from __future__ import annotations
 
 import shutil
 
-from meal.config.loading import load_slice
-from meal.config.slices import EnsembleSlice
+from meal.core.paths import CACHES, CONFIG, DATA, ENSEMBLE, TRAINING
+from meal.core.settings import load_slice
+from meal.core.stage import run_stage
 from meal.data.prepared import open_prepared
-from meal.teaching.ensemble import build_ensemble
-from stages.common import CACHES, CONFIG, DATA, ENSEMBLE, TRAINING, run_stage
+from meal.ensemble.build import build_ensemble
+from meal.ensemble.settings import EnsembleSlice
 
 
 def main() -> None:
-    """Link the caches; remove what belongs to teachers no longer chosen."""
+    """Build the ensemble; remove what belongs to teachers that are no longer chosen."""
     config = load_slice(EnsembleSlice, CONFIG / "ensemble.json")
-    teachers, labels = config.teachers, open_prepared(DATA).labels("validation").numpy()
-    build_ensemble(teachers, CACHES, ENSEMBLE, labels, config.weights)
-    # DVC keeps both in its cache: a teacher that comes back is restored, not retrained.
+    labels = open_prepared(DATA).labels("validation").numpy()
+    build_ensemble(config, CACHES, ENSEMBLE, labels)
+    # DVC's cache still has both: a teacher that is chosen again is restored, not retrained.
     for folder in CACHES.iterdir():
-        if folder.name not in teachers:
+        if folder.name not in config.teachers:
             shutil.rmtree(folder)
     for curve in (TRAINING / "teachers").glob("*.csv"):
-        if curve.stem not in teachers:
+        if curve.stem not in config.teachers:
             curve.unlink()
 
 

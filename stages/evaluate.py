@@ -6,52 +6,60 @@ from collections.abc import Iterator
 
 import torch
 
-from meal.data.prepared import Prepared, Split
-from meal.device import select_device
-from meal.evaluation.costs import cost_rows, count
+from meal.core import paths
+from meal.core.device import select_device, set_determinism
+from meal.core.files import write_json, write_sealed
+from meal.core.runtime import load_runtime
+from meal.core.stage import run_stage
+from meal.data.prepared import Prepared, Split, open_data
+from meal.evaluation.comparison import significance_table
+from meal.evaluation.costs import cost_metrics, count
 from meal.evaluation.curves import write_tables
 from meal.evaluation.predictions import BASELINE, STUDENT, TEACHER
-from meal.evaluation.scoring import Answered, score_models
-from meal.files import write_json
+from meal.evaluation.scoring import ModelOutputs, score_models
 from meal.metrics import log_softmax
-from meal.nets import weights
-from meal.nets.inference import split_logits
-from meal.teaching.ensemble import Ensemble
-from stages import common
-from stages.data import open_data
+from meal.models.checkpoint import load
+from meal.models.prediction import split_logits
+from meal.models.spec import NetworkSpec
+from meal.targets.ensemble import Ensemble
 
 SPLITS: tuple[Split, ...] = ("test", "validation")
-FOLDERS = {BASELINE: common.BASELINE, STUDENT: common.STUDENT}
+NETWORKS = {BASELINE: paths.BASELINE, STUDENT: paths.STUDENT}
 
 
 def main() -> None:
-    """Write the metrics, the tables that are drawn, and every model's answer to every image."""
-    data, ensemble = open_data(), Ensemble(common.ENSEMBLE)
-    device = select_device(common.runtime())
+    """Write the metrics, the tables that are drawn, and every model's predictions."""
+    data, ensemble, runtime = open_data(), Ensemble(paths.ENSEMBLE), load_runtime()
+    device = select_device(runtime.device)
+    set_determinism(runtime.deterministic)
     card = {"classes": data.manifest["classes"], "images": data.digest("test")}
     labels, validation_labels = (data.labels(split).numpy() for split in SPLITS)
-    answered = answers(data, ensemble, device)
-    scores, predictions = score_models(answered, labels, validation_labels, card)
-    costs = {name: count(ensemble.spec(name)) for name in ensemble.teachers}
-    student = weights.load(common.STUDENT)[0]  # the baseline's network is the student's
-    scores["cost"] = cost_rows(count(student), costs)
-    write_json(common.REPORTS / "metrics.json", scores)
-    write_tables(predictions, common.REPORTS)
-    predictions.save(common.PREDICTIONS)
+    scores = score_models(model_outputs(data, ensemble, device), labels, validation_labels, card)
+    student = load(paths.STUDENT)[0]  # the baseline has the same network
+    teachers = {
+        name: count(NetworkSpec.read(ensemble.network_card(name))) for name in ensemble.teachers
+    }
+    metrics = {**scores.metrics, "cost": cost_metrics(count(student), teachers)}
+    write_json(paths.METRICS, metrics)
+    write_tables(scores.predictions, paths.REPORTS)
+    scores.predictions.save(paths.PREDICTIONS)
+    write_sealed(paths.SIGNIFICANCE, {"rows": significance_table(scores.comparisons)})
 
 
-def answers(data: Prepared, ensemble: Ensemble, device: torch.device) -> Iterator[Answered]:
-    """Each model's answers to test and validation images, when it is asked for."""
+def model_outputs(
+    data: Prepared, ensemble: Ensemble, device: torch.device
+) -> Iterator[ModelOutputs]:
+    """The log-probabilities of each model, computed on request."""
     both = (ensemble.each_log_probabilities(split) for split in SPLITS)
     for (name, test), (_, validation) in zip(*both, strict=True):
-        yield (TEACHER + name if name in ensemble.members else name), test, validation
-    for name, folder in FOLDERS.items():
-        network = weights.load(folder)[1].to(device)
+        yield ModelOutputs(TEACHER + name if name in ensemble.members else name, test, validation)
+    for name, folder in NETWORKS.items():
+        network = load(folder)[1].to(device)
         test, validation = (
             log_softmax(split_logits(network, data, split, device)) for split in SPLITS
         )
-        yield name, test, validation
+        yield ModelOutputs(name, test, validation)
 
 
 if __name__ == "__main__":
-    common.run_stage(main)
+    run_stage(main)

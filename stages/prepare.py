@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from meal.config.loading import load_slice
-from meal.config.slices import PrepareSlice
-from meal.data.card import write_card
-from meal.data.preparation import prepare
+from meal.core.paths import CONFIG, CONTACT_SHEET, DATA, DATA_CARD
+from meal.core.runtime import load_runtime
+from meal.core.settings import load_slice
+from meal.core.stage import run_stage
 from meal.data.prepared import SPLITS
 from meal.data.stores import worker_count
-from stages.common import CONFIG, DATA, REPORTS, run_stage, runtime
+from meal.prepare.card import write_card
+from meal.prepare.preparation import prepare
+from meal.prepare.settings import PrepareSlice
 
 
 def main() -> None:
-    """Prepare the dataset and say what it holds."""
+    """Prepare the dataset and print what it holds."""
     config = load_slice(PrepareSlice, CONFIG / "prepare.json")
-    data = prepare(config, DATA, worker_count(runtime().workers))
-    write_card(data, REPORTS / "dataset.json", REPORTS / "dataset.png")
-    counts = ", ".join(f"{data.manifest['counts'][split]} {split}" for split in SPLITS)
+    data = prepare(config, DATA, worker_count(load_runtime().workers))
+    write_card(data, DATA_CARD, CONTACT_SHEET)
+    counts = ", ".join(f"{data.count(split)} {split}" for split in SPLITS)
     channels, height, width = data.shape
     print(
         f"{data.manifest['title']}: {counts} images of {height}x{width} pixels, "

@@ -1,4 +1,4 @@
-"""Draw the run and write it down: figures, and a page that holds everything it shows."""
+"""Draw the figures and write the page of the run."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from meal.data.prepared import Prepared
-from meal.evaluation.predictions import BASELINE, STUDENT, TEACHER, Predictions
-from meal.files import atomic_folder, read_json
-from meal.reporting import pictures
-from meal.reporting.page import write_page
-from stages.common import PREDICTIONS, REPORTS, TRAINING, run_stage
-from stages.data import open_data
+from meal.core import paths
+from meal.core.files import atomic_folder, read_json, read_sealed
+from meal.core.stage import run_stage
+from meal.data.prepared import Prepared, open_data
+from meal.evaluation.predictions import BASELINE, FIX, STUDENT, TEACHER, Predictions
+from meal.report import pictures
+from meal.report.page import write_page
 
 
 def main() -> None:
     """Write `reports/figures` and `reports/index.html`."""
-    data, predictions = open_data(), Predictions.load(PREDICTIONS)
-    metrics = read_json(REPORTS / "metrics.json")
+    data, predictions = open_data(), Predictions.load(paths.PREDICTIONS)
+    metrics = read_json(paths.METRICS, FIX)
     files = {STUDENT: "student", BASELINE: "baseline"}
     files |= {TEACHER + name: f"teachers/{name}" for name in predictions.teachers}
-    curves = {model: pd.read_csv(TRAINING / f"{file}.csv") for model, file in files.items()}
+    curves = {model: pd.read_csv(paths.TRAINING / f"{file}.csv") for model, file in files.items()}
     drawn = [
         pictures.error_against_cost(metrics),
         pictures.training_curves(curves),
@@ -33,17 +33,17 @@ def main() -> None:
         pictures.error_similarity(predictions),
         pictures.seen_differently(predictions, lambda rows: test_images(data, rows)),
     ]
-    manifest = data.manifest
-    heading = f"{manifest['title']}, {manifest['counts']['test']} test images"
-    with atomic_folder(REPORTS / "figures") as figures:
+    heading = f"{data.manifest['title']}, {data.count('test')} test images"
+    with atomic_folder(paths.FIGURES) as figures:
         write_page(
-            REPORTS / "index.html",
+            paths.REPORTS / "index.html",
             figures,
-            (heading, manifest["note"].capitalize()),
+            (heading, data.manifest["note"].capitalize()),
             metrics,
             predictions,
             [picture for picture in drawn if picture],
-            REPORTS / "dataset.png",
+            read_sealed(paths.SIGNIFICANCE, FIX)["rows"],
+            paths.CONTACT_SHEET,
         )
 
 

@@ -1,19 +1,20 @@
-"""Train one teacher on labels."""
+"""Train one teacher on labels, or load its weights."""
 
 from __future__ import annotations
 
-from meal.data.batches import Purpose
-from stages.common import CONFIG, TEACHERS, TRAINING, name_argument, run_stage
-from stages.supervised import train_on_labels
+from meal.core.paths import CONFIG, TEACHERS, TRAINING
+from meal.core.seeds import Purpose
+from meal.core.stage import run_stage, teacher_argument
+from meal.supervised.run import run
 
 
 def main() -> None:
-    """Train the named teacher."""
-    name = name_argument()
-    train_on_labels(
+    """Train or load the named teacher."""
+    name = teacher_argument()
+    run(
         stage=f"teacher@{name}",
         purpose=Purpose.TEACHER,
-        slice_=CONFIG / "teachers" / f"{name}.json",
+        config=CONFIG / "teachers" / f"{name}.json",
         folder=TEACHERS / name,
         curve=TRAINING / "teachers" / f"{name}.csv",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,26 @@ import torch
 import yaml
 from torch import nn
 
-from meal.config.schema import Distill
-from meal.config.slices import PrepareSlice
-from meal.data import sources
-from meal.data.preparation import prepare
+from meal.configure.recipes import apply_recipes
 from meal.data.prepared import Prepared
-from meal.data.sources import RawImages, Source
-from meal.nets import zoo
-from meal.nets.zoo import Architecture
+from meal.datasets import registry
+from meal.datasets.raw import RawImages
+from meal.datasets.registry import Dataset
+from meal.distill.settings import Distill
+from meal.models import zoo
+from meal.models.zoo import Architecture
+from meal.prepare.preparation import prepare
+from meal.prepare.settings import PrepareSlice
 
 ROOT = Path(__file__).parent.parent
+# Beside another test process, one thread each: two would spin and wait for each other.
+THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+os.environ["OMP_NUM_THREADS"] = str(THREADS)  # of the processes that tests start
 
 
 @pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
-    torch.set_num_threads(2)
+def threads() -> Iterator[None]:
+    torch.set_num_threads(THREADS)
     yield
 
 
@@ -36,6 +42,13 @@ def raw_params() -> dict[str, Any]:
     """The repository's own params.yaml, as a dictionary to change."""
     params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
     return copy.deepcopy(params)
+
+
+def recipe_params(name: str) -> dict[str, Any]:
+    """The parameters that a recipe makes of the repository's own."""
+    text = apply_recipes([name], ROOT / "params.yaml", ROOT / "recipes")
+    params: dict[str, Any] = yaml.safe_load(text)
+    return params
 
 
 def tiny_network(channels: int, classes: int, width: float, image_size: int) -> nn.Module:
@@ -79,7 +92,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepared:
     def read(root: Path | None) -> RawImages:
         return RawImages(*tiny_images(120, 0), *tiny_images(30, 1), ("left", "middle", "right"))
 
-    monkeypatch.setitem(sources.SOURCES, "tiny", Source("tiny", read, flip=False))
+    monkeypatch.setitem(registry.DATASETS, "tiny", Dataset("tiny", read, flip=False))
     config = PrepareSlice.model_validate({"dataset": "tiny", "data": {"validation_fraction": 0.2}})
     return prepare(config, tmp_path / "data")
 

@@ -1,9 +1,10 @@
-"""Anything may stand in a params file or a manifest: it is valid, or a ValueError says why not."""
+"""Anything may be in a params file or a manifest: it is valid, or a UserError says why not."""
 
 from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,24 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
-from meal.config.loading import load_params, load_slice
-from meal.config.schema import Params
-from meal.config.slices import DistillSlice, resolve
+from meal.cache.settings import CacheSlice
+from meal.configure.schema import Params, load_params
+from meal.configure.slices import resolve
+from meal.core.errors import UserError
+from meal.core.settings import load_slice
 from meal.data.decoding import decode
 from meal.data.prepared import open_prepared
+from meal.distill.settings import DistillSlice
+from meal.ensemble.settings import EnsembleSlice
 from meal.evaluation.predictions import Predictions
-from meal.teaching.cache import AnswerCache
-from meal.teaching.ensemble import Ensemble
+from meal.prepare.settings import PrepareSlice
+from meal.supervised.settings import SupervisedSlice
+from meal.targets.cache import TargetCache
+from meal.targets.ensemble import Ensemble
 from tests.conftest import ROOT
-from tests.data.files import as_bytes, picture
+from tests.files import as_bytes, picture
 
 pytestmark = pytest.mark.slow
 
@@ -42,6 +50,14 @@ VALUES = st.recursive(
     ),
     max_leaves=8,
 )
+SLICES: dict[str, type[BaseModel]] = {
+    "prepare": PrepareSlice,
+    "teachers": SupervisedSlice,
+    "caches": CacheSlice,
+    "ensemble": EnsembleSlice,
+    "baseline": SupervisedSlice,
+    "distill": DistillSlice,
+}
 MANY = settings(
     max_examples=1500, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -76,7 +92,7 @@ def test_a_params_file_with_anything_in_one_place(
     file.write_text(yaml.safe_dump(put(DEFAULT, path, value)), encoding="utf-8")
     try:
         params = load_params(file)
-    except ValueError as error:
+    except UserError as error:
         keys = {str(key) for key in path if isinstance(key, str)}
         for line in str(error).splitlines():
             assert line.startswith("params.yaml: ")
@@ -86,12 +102,13 @@ def test_a_params_file_with_anything_in_one_place(
     assert isinstance(params, Params)
     try:
         slices = resolve(params, flip=False, sources={})
-    except ValueError as error:
+    except UserError as error:
         assert "views.count" in str(error)
         return
     for name, part in slices.items():
         assert ".." not in name  # names never leave their folder
-        assert type(part).model_validate(json.loads(part.model_dump_json())) == part
+        model = SLICES[name.partition("/")[0]]
+        assert model.model_validate(part).model_dump(mode="json") == part
 
 
 @MANY
@@ -99,7 +116,7 @@ def test_a_params_file_with_anything_in_one_place(
 def test_files_of_anything_are_params_or_an_error(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "params.yaml"
     file.write_bytes(content)
-    with pytest.raises(ValueError, match=r"^params\.yaml"):
+    with pytest.raises(UserError, match=r"^params\.yaml"):
         load_params(file)
 
 
@@ -107,8 +124,8 @@ def test_files_of_anything_are_params_or_an_error(content: bytes, tmp_path: Path
     "name", ["manifest.json", "ensemble.json", "predictions.json", "slice.json"]
 )
 def test_manifests_of_anything_are_an_error(name: str, tmp_path: Path) -> None:
-    readers = {
-        "manifest.json": [open_prepared, lambda folder: AnswerCache(folder, "cache@one")],
+    readers: dict[str, list[Callable[[Path], object]]] = {
+        "manifest.json": [open_prepared, lambda folder: TargetCache(folder, "cache@one")],
         "ensemble.json": [Ensemble],
         "predictions.json": [Predictions.load],
         "slice.json": [lambda folder: load_slice(DistillSlice, folder / "slice.json")],
@@ -119,7 +136,7 @@ def test_manifests_of_anything_are_an_error(name: str, tmp_path: Path) -> None:
     def check(content: bytes) -> None:
         (tmp_path / name).write_bytes(content)
         for reader in readers[name]:
-            with pytest.raises(ValueError, match=r"mend it with: dvc repro"):
+            with pytest.raises(UserError, match=r"fix: dvc repro"):
                 reader(tmp_path)
 
     check()
@@ -137,7 +154,7 @@ def test_an_image_that_was_changed_anywhere_is_an_image_or_an_error(form: str) -
             content[place] = value
         try:
             image = decode(bytes(content), 16)
-        except ValueError as error:
+        except UserError as error:
             assert str(error) and "\n" not in str(error)
         else:
             assert image.pixels.shape == (16, 16, 3) and image.pixels.dtype == np.uint8
@@ -154,5 +171,5 @@ def test_names_never_leave_the_projects_folders(name: str, tmp_path: Path) -> No
         {**DEFAULT, "networks": {**DEFAULT["networks"], name: {"arch": "resnet18"}}},
     ):
         file.write_text(yaml.safe_dump(changed))
-        with pytest.raises(ValueError, match="a name is 1 to 64 letters"):
+        with pytest.raises(UserError, match="a name has 1 to 64 letters"):
             load_params(file)

@@ -1,1 +1,1 @@
-"""From image files to replayable batches."""
+"""The prepared images: their format on disk, and how their pixels are read."""

@@ -1,6 +1,6 @@
-"""From the bytes of an image file to square pixels: the one place that knows image formats.
+"""From the bytes of an image file to square pixels: the only module that knows image formats.
 
-A pure function: `prepare`, and whoever reads a file later, get the same pixels.
+Decoding is a pure function, so `prepare` and later readers of a file get the same pixels.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
-# Others, as PostScript, run programs or read other files.
+from meal.core.errors import UserError
+
+# Some others, such as PostScript, run programs or read other files.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
 
 _SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _GREY = ("1", "L", "LA", "La", *_SIXTEEN_BITS)
 _CLEAR = ("RGBA", "LA", "PA", "RGBa", "La")
-_LYING = 5  # EXIF orientations from here on swap width and height
+_TRANSPOSED = 5  # EXIF orientations from here on swap width and height
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,9 @@ class Decoded:
     """An image.
 
     Attributes:
-        pixels: uint8 `(side, side, 3)`; equal channels where it is grey.
-        grey: whether the file holds grey levels alone.
-        size: width and height in the file, after its EXIF orientation.
+        pixels: uint8 `(side, side, 3)`; the channels are equal if the image is grey.
+        grey: whether the file holds only grey levels.
+        size: width and height of the file, after EXIF orientation.
     """
 
     pixels: NDArray[np.uint8]
@@ -44,21 +46,21 @@ def read_image(path: Path) -> bytes:
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if it is a pipe or a device, which may never end.
+        UserError: if it is a pipe or a device, which may never end.
     """
     if not stat.S_ISREG(path.stat().st_mode):
-        raise ValueError("no regular file")
+        raise UserError("not a regular file")
     return path.read_bytes()
 
 
 def decode(content: bytes, side: int | None = None) -> Decoded:
     """The largest central square of an image, at `side` x `side` pixels; None keeps its own size.
 
-    Bilinear with antialiasing. EXIF orientation is followed; 16 bits become 8; what is transparent
-    lies on white; of several frames the first is taken.
+    Resizing is bilinear with antialiasing. EXIF orientation is applied, 16 bits are scaled to 8,
+    transparent images are laid on white, and only the first frame is read.
 
     Raises:
-        ValueError: if the bytes are no whole image, or one larger than Pillow's limit.
+        UserError: if the bytes are not a complete image, or one beyond Pillow's size limit.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -66,14 +68,14 @@ def decode(content: bytes, side: int | None = None) -> Decoded:
         try:
             image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
             grey, size = image.mode in _GREY, image.size
-            if image.getexif().get(ExifTags.Base.Orientation, 1) >= _LYING:
+            if image.getexif().get(ExifTags.Base.Orientation, 1) >= _TRANSPOSED:
                 size = size[::-1]
             if side is not None:
-                # JPEG may be decoded at half its size or less; twice the target keeps the quality.
+                # JPEG can be decoded at a fraction of its size; twice the target keeps the quality.
                 image.draft(None, (2 * side, 2 * side))
             image = _eight_bits(ImageOps.exif_transpose(image))
-        except Exception as error:  # each format fails in its own way, hostile files in any
-            raise ValueError(_reason(error)) from None
+        except Exception as error:  # each format fails in its own way, hostile files in any way
+            raise UserError(_reason(error)) from None
     width, height = image.size
     square = min(width, height)
     if (width, height) != (side or square,) * 2:
@@ -89,14 +91,14 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode in _SIXTEEN_BITS:
         levels = np.asarray(image, dtype=np.float64)
         if levels.min() < 0 or levels.max() > 65535:
-            raise ValueError("grey levels of more than 16 bits")
+            raise UserError("grey levels of more than 16 bits")
         clear = levels == image.info.get("transparency", -1)
         image = Image.fromarray(np.where(clear, 255, (levels / 257).round()).astype(np.uint8))
     elif image.mode == "F":
-        raise ValueError("grey levels that are no whole numbers")
+        raise UserError("floating-point grey levels")
     clear_colour = image.info.get("transparency")
     if image.mode == "RGB" and isinstance(clear_colour, tuple) and max(clear_colour) > 255:
-        # Of 16 bits in the file, of which Pillow keeps the upper eight of each pixel.
+        # The file has 16 bits, of which Pillow keeps the upper eight of each pixel.
         image.info["transparency"] = tuple(value >> 8 for value in clear_colour)
     if image.mode in _CLEAR or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -106,9 +108,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
-    """An error in a few words, without addresses in memory."""
+    """An error in a few words, without memory addresses."""
     if isinstance(error, Image.UnidentifiedImageError):
-        return f"no image in a known format ({', '.join(FORMATS)})"
+        return f"not an image in a known format ({', '.join(FORMATS)})"
     if isinstance(error, (Image.DecompressionBombWarning, Image.DecompressionBombError)):
-        return "larger than Pillow's limit for images that can be trusted"
+        return "larger than Pillow's limit against decompression bombs"
     return " ".join(str(error).split()) or type(error).__name__

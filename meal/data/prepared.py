@@ -1,6 +1,6 @@
-"""What `prepare` leaves on disk: three splits, and a manifest that seals them.
+"""What `prepare` writes: three splits, and a manifest that seals them.
 
-A split is an array of pixels, or an index of image files that stay where they are.
+A split is an array of pixels, or an index of image files that stay in place.
 """
 
 from __future__ import annotations
@@ -13,24 +13,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from meal.data.stores import ArrayStore, FileStore, ImageStore
-from meal.files import check_file, named_folder, read_sealed, user_folder
+from meal.core.errors import UserError
+from meal.core.files import check_file, read_sealed
+from meal.core.paths import DATA, named_folder, user_folder
+from meal.core.runtime import data_root, load_runtime
+from meal.data.stores import ArrayStore, FileStore, ImageStore, worker_count
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Split = Literal["train", "validation", "test"]
 
-MEND = "mend it with: dvc repro prepare"
+FIX = "dvc repro prepare"
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The prepared data. Splits are read when asked for.
+    """The prepared data. Splits are read on request.
 
     Attributes:
-        folder: where arrays and indices lie.
-        manifest: dataset, classes, counts, store, shape, mean, deviation, file checksums, and what
-            was found on the way.
-        root: where image files lie, for those that are not in an array.
+        folder: holds the arrays and indices.
+        manifest: dataset, classes, counts, store, shape, normalisation, checksums of the files, and
+            what `prepare` noticed.
+        root: the folder of the image files, for splits that are an index.
         workers: how many processes decode them.
     """
 
@@ -41,7 +44,7 @@ class Prepared:
 
     @property
     def fingerprint(self) -> str:
-        """One digest of all images, labels and their split."""
+        """A digest of all images, labels and splits."""
         return str(self.manifest["fingerprint"])
 
     @property
@@ -55,6 +58,20 @@ class Prepared:
         height, width, channels = self.manifest["shape"]
         return channels, height, width
 
+    @property
+    def mean(self) -> list[float]:
+        """The mean of the training pixels in [0, 1], by channel."""
+        return list(self.manifest["mean"])
+
+    @property
+    def std(self) -> list[float]:
+        """The standard deviation of the training pixels in [0, 1], by channel."""
+        return list(self.manifest["deviation"])
+
+    def count(self, split: Split) -> int:
+        """The number of images of a split."""
+        return int(self.manifest["counts"][split])
+
     def images(self, split: Split) -> ImageStore:
         """The images of a split."""
         if self.manifest["store"] == "array":
@@ -63,7 +80,7 @@ class Prepared:
         return FileStore(self.root, index, side, self.shape[0], self.workers)
 
     def digest(self, split: Split) -> str:
-        """A digest of the images of a split, the same whatever the other splits hold."""
+        """A digest of the images of a split that does not depend on the other splits."""
         kind = "images" if self.manifest["store"] == "array" else "index"
         return str(self.manifest["files"][f"{split}_{kind}.npy"])
 
@@ -73,10 +90,7 @@ class Prepared:
 
     def _read(self, name: str) -> NDArray[Any]:
         path = self.folder / name
-        try:
-            check_file(path, self.manifest["files"].get(name))
-        except ValueError as error:
-            raise ValueError(f"{error}; {MEND}") from None
+        check_file(path, self.manifest["files"].get(name), FIX)
         return np.load(path, allow_pickle=False)
 
 
@@ -84,20 +98,21 @@ def open_prepared(folder: Path, root: str | None = None, workers: int = 0) -> Pr
     """Open the output of `prepare`.
 
     Args:
-        folder: where it lies.
-        root: `data.root`, where image files lie; None is the dataset's place in the user's folder.
+        folder: the output.
+        root: `data.root`, the folder of the image files; None is the dataset's default.
         workers: how many processes decode image files.
 
     Raises:
-        ValueError: if the manifest is missing or damaged.
+        UserError: if the manifest is missing or damaged.
     """
-    try:
-        manifest = read_sealed(folder / "manifest.json")
-        return Prepared(folder, manifest, image_root(manifest["dataset"], root), workers)
-    except (ValueError, KeyError) as error:
-        raise ValueError(f"{error}; {MEND}") from None
+    path = folder / "manifest.json"
+    manifest = read_sealed(path, FIX)
+    if "dataset" not in manifest:
+        raise UserError(f"{path} is not a manifest of prepared data; fix: {FIX}")
+    place = named_folder("data.root", root) if root else user_folder() / manifest["dataset"]
+    return Prepared(folder, manifest, place, workers)
 
 
-def image_root(dataset: str, root: str | None) -> Path:
-    """The folder of a dataset's image files."""
-    return named_folder("data.root", root) if root else user_folder() / dataset
+def open_data() -> Prepared:
+    """The project's prepared data, with image files and processes as params.yaml says."""
+    return open_prepared(DATA, data_root(), worker_count(load_runtime().workers))

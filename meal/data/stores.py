@@ -1,6 +1,6 @@
-"""Where the pixels of a split are kept: one array in memory, or files that worker processes decode.
+"""Where the pixels of a split are: an array in memory, or files that worker processes decode.
 
-Both give the same pixels for the same files: whoever reads them does not know which it is.
+Both stores give the same pixels for the same files.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from meal.core.errors import UserError
 from meal.data.decoding import decode, read_image
 
 _MOST_WORKERS = 16
-_AHEAD = 2  # batches that each worker prepares beforehand
+_AHEAD = 2  # batches that each worker prepares in advance
 
 
 class ImageStore(Protocol):
@@ -31,7 +32,7 @@ class ImageStore(Protocol):
     Attributes:
         side: pixels a side.
         channels: 1 or 3.
-        whole: all of them `(N, side, side, channels)`, where they are in memory.
+        whole: all of them `(N, side, side, channels)`, if they are in memory.
     """
 
     side: int
@@ -42,13 +43,13 @@ class ImageStore(Protocol):
         """The number of images."""
 
     def fetch(self, rows: Tensor) -> Tensor:
-        """The images `(B, side, side, channels)` of `rows` `(B,)`, read at once."""
+        """The images `(B, side, side, channels)` of `rows` `(B,)`, read in one call."""
 
     def read(self, order: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Each of the batches of rows in `order` with its images, read ahead where that helps."""
+        """The images of each batch of rows in `order`, read ahead where that helps."""
 
     def to(self, device: torch.device) -> ImageStore:
-        """The same images, kept on a device where they are in memory."""
+        """The same images; on `device` if they are in memory."""
 
 
 class ArrayStore:
@@ -65,11 +66,11 @@ class ArrayStore:
         return len(self._images)
 
     def fetch(self, rows: Tensor) -> Tensor:
-        """One gather."""
+        """Gather the rows."""
         return self._images[rows.to(self._images.device, non_blocking=True)]
 
     def read(self, order: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """One gather a batch."""
+        """Gather the rows of each batch."""
         for rows in order:
             yield rows, self.fetch(rows)
 
@@ -79,14 +80,14 @@ class ArrayStore:
 
 
 class FileStore(Dataset[Any]):
-    """Image files below a folder, decoded when they are read, each compared with its checksum."""
+    """Image files below a folder, decoded on each read and compared with their checksums."""
 
     whole: Tensor | None = None
 
     def __init__(
         self, root: Path, index: NDArray[Any], side: int, channels: int, workers: int
     ) -> None:
-        """Take an index, a structured array of path (bytes, below `root`), size and sha256."""
+        """Take an index: a structured array of path (bytes, below `root`), size and sha256."""
         self.side, self.channels = side, channels
         self._root, self._index, self._workers = root, index, workers
 
@@ -95,26 +96,26 @@ class FileStore(Dataset[Any]):
         return len(self._index)
 
     def path(self, row: int) -> Path:
-        """The file of an image."""
+        """The path of an image's file."""
         return self._root / os.fsdecode(self._index["path"][row])
 
     def fetch(self, rows: Tensor) -> Tensor:
         """Decode in this process."""
-        return self._sound(self[rows.numpy()])[1]
+        return self._intact(self[rows.numpy()])[1]
 
     def read(self, order: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Decode in worker processes, some batches ahead."""
-        for answer in load_ahead(self, order, self._workers):
-            yield self._sound(answer)
+        """Decode in worker processes, a few batches ahead."""
+        for batch in load_ahead(self, order, self._workers):
+            yield self._intact(batch)
 
     def to(self, device: torch.device) -> FileStore:
         """Files stay where they are."""
         return self
 
     def __getitem__(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor, str]:
-        """Rows `(B,)`, their images, and what is wrong: a worker's exception would lose its form.
+        """Rows `(B,)`, their images, and an error message, as workers cannot pass on exceptions.
 
-        The only loop over images: each is a file of its own.
+        The only loop over images: each is a separate file.
         """
         asked = torch.from_numpy(rows)
         pixels = np.empty((len(rows), self.side, self.side, self.channels), np.uint8)
@@ -125,29 +126,29 @@ class FileStore(Dataset[Any]):
                 if hashlib.sha256(content).digest() != self._index["sha256"][row].tobytes():
                     return asked, torch.empty(0), f"{path} has changed since it was prepared"
                 pixels[place] = decode(content, self.side).pixels[..., : self.channels]
-            except (OSError, ValueError) as error:
+            except (OSError, UserError) as error:
                 return asked, torch.empty(0), f"{path} cannot be read: {error}"
         return asked, torch.from_numpy(pixels), ""
 
     @staticmethod
-    def _sound(answer: tuple[Tensor, Tensor, str]) -> tuple[Tensor, Tensor]:
-        rows, pixels, fault = answer
+    def _intact(batch: tuple[Tensor, Tensor, str]) -> tuple[Tensor, Tensor]:
+        rows, pixels, fault = batch
         if fault:
-            raise ValueError(
-                f"{fault}; put it back, or prepare the images as they are now: "
+            raise UserError(
+                f"{fault}; restore it, or accept the images as they are now: "
                 "dvc repro --single-item --force prepare"
             )
         return rows, pixels
 
 
 def load_ahead(dataset: Dataset[Any], order: Iterable[Tensor], workers: int) -> Iterator[Any]:
-    """What `dataset` makes of each batch of rows in `order`, by worker processes, some ahead.
+    """The item of `dataset` for each batch of rows in `order`, from worker processes.
 
-    Rows go to the workers as arrays, which are copied: a tensor would be lent through a socket,
-    and fail loudly in a worker that is about to be ended.
+    Rows are sent as arrays, which are copied. A tensor would be passed through a socket, and fail
+    with a traceback in a worker that is being terminated.
 
     Raises:
-        OSError: if a worker died, as where shared memory is short.
+        UserError: if a worker died, for example because shared memory ran out.
     """
     loader: DataLoader[Any] = DataLoader(
         dataset,
@@ -164,21 +165,21 @@ def load_ahead(dataset: Dataset[Any], order: Iterable[Tensor], workers: int) -> 
         if "worker" not in str(error):
             raise
         reason = str(error).splitlines()[0]
-        raise OSError(
-            f"a process that decodes images died ({reason}); give /dev/shm more room, or lower "
-            "runtime.workers (0: no such processes)"
+        raise UserError(
+            f"a process that decodes images died ({reason}); enlarge /dev/shm, or lower "
+            "runtime.workers (0: decode in the main process)"
         ) from None
 
 
 def worker_count(workers: int | Literal["auto"]) -> int:
-    """How many processes decode: `auto` is one a core that this process may use."""
+    """How many processes decode: `auto` is one per core that this process may use."""
     return min(_MOST_WORKERS, len(os.sched_getaffinity(0))) if workers == "auto" else workers
 
 
 def _prepare_worker(worker: int) -> None:
-    """Ctrl-C and SIGTERM reach a whole group: the main process saves, then ends its workers.
+    """Ignore Ctrl-C and SIGTERM, which reach the whole group: the main process ends its workers.
 
-    Should it be ended at once, they have nothing to say of the tensors that it did not fetch.
+    If the main process is killed, workers print no traceback about tensors it did not fetch.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

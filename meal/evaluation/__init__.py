@@ -1,1 +1,1 @@
-"""What models are worth, what they cost, and whether a difference is more than noise."""
+"""The stage `evaluate`: every model on the test images, and what their differences mean."""

@@ -1,4 +1,4 @@
-"""Two models on the same test images: how far apart, and whether that is more than noise."""
+"""Two models on the same test images: how far apart they are, and whether it is more than noise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from meal.evaluation.predictions import BASELINE, ENSEMBLE, STUDENT, ModelAnswers, Predictions
+from meal.evaluation.predictions import (
+    BASELINE,
+    ENSEMBLE,
+    STUDENT,
+    ModelPredictions,
+    Predictions,
+)
 from meal.evaluation.significance import (
     CONFIDENCE,
     NOISE,
@@ -22,72 +28,96 @@ from meal.evaluation.significance import (
 from meal.metrics import Labels
 
 ERROR = "top-1 error (points)"
-RIVALS = {ENSEMBLE: "ensemble", BASELINE: "baseline"}  # of the student, as people call them
+RIVALS = {ENSEMBLE: "ensemble", BASELINE: "baseline"}  # of the student, with their names in text
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The first model less the second: intervals by measure, and McNemar's test."""
+    """The first model minus the second: intervals by metric, and McNemar's test."""
 
     intervals: dict[str, Interval]
     mcnemar: McNemar
 
-    def reading(self, measure: str) -> str:
-        """What a measure says; of the error, no more than McNemar's test finds."""
-        if measure == ERROR and self.mcnemar.p >= 1 - CONFIDENCE:
+    def reading(self, metric: str) -> str:
+        """What an interval says; about the error, no more than McNemar's test finds."""
+        if metric == ERROR and self.mcnemar.p >= 1 - CONFIDENCE:
             return NOISE
-        return self.intervals[measure].reading
+        return self.intervals[metric].reading
 
 
-def compare_models(labels: Labels, first: ModelAnswers, second: ModelAnswers) -> Comparison:
-    """Compare two models' answers to the same test images."""
+def compare_models(labels: Labels, first: ModelPredictions, second: ModelPredictions) -> Comparison:
+    """Compare two models' predictions for the same test images."""
     found = compare_seeds(labels, [first], [second])
-    return Comparison(found, mcnemar(first.answers == labels, second.answers == labels))
+    return Comparison(found, mcnemar(first.predicted == labels, second.predicted == labels))
 
 
 def compare_seeds(
-    labels: Labels, first: Sequence[ModelAnswers], second: Sequence[ModelAnswers]
+    labels: Labels, first: Sequence[ModelPredictions], second: Sequence[ModelPredictions]
 ) -> dict[str, Interval]:
-    """Compare runs of several seeds, pair by pair: images and seeds are both resampled.
+    """Compare runs with several seeds, pair by pair; images and seeds are both resampled.
 
     Args:
         labels: of the test images, `(N,)`.
-        first, second: as many runs each, paired in their order.
+        first, second: equally many runs, paired in order.
     """
 
-    def stacked(runs: Sequence[ModelAnswers], of: Callable[[ModelAnswers], Any]) -> Any:
+    def stacked(runs: Sequence[ModelPredictions], of: Callable[[ModelPredictions], Any]) -> Any:
         rows = [of(run) for run in runs]
         return np.stack(rows) if len(rows) > 1 else rows[0]
 
-    def lower(of: Callable[[ModelAnswers], Any]) -> Interval:
+    def difference(of: Callable[[ModelPredictions], Any]) -> Interval:
         return paired_bootstrap(stacked(first, of) - stacked(second, of))
 
-    right = [stacked(runs, lambda run: run.answers == labels) for runs in (first, second)]
+    correct = [stacked(runs, lambda run: run.predicted == labels) for runs in (first, second)]
     return {
-        ERROR: error_difference(right[0], right[1]),
-        "NLL": lower(lambda run: -run.log_likelihood.astype(np.float64)),
-        "Brier score": lower(lambda run: run.brier.astype(np.float64)),
+        ERROR: error_difference(correct[0], correct[1]),
+        "NLL": difference(lambda run: -run.log_likelihood.astype(np.float64)),
+        "Brier score": difference(lambda run: run.brier.astype(np.float64)),
     }
 
 
-def significance_rows(predictions: Predictions) -> dict[str, dict[str, float]]:
-    """The student's error less its rivals', as `reports/metrics.json` keeps it."""
+def compare_with_rivals(predictions: Predictions) -> dict[str, Comparison]:
+    """The student compared with its rivals, by their names."""
+    student = predictions.models[STUDENT]
+    return {
+        rival: compare_models(predictions.labels, student, predictions.models[rival])
+        for rival in RIVALS
+    }
+
+
+def significance_metrics(comparisons: Mapping[str, Comparison]) -> dict[str, dict[str, float]]:
+    """The student's error minus its rivals', as `reports/metrics.json` holds it."""
     rows = {}
-    right = predictions.correct(STUDENT)
-    for rival in RIVALS:
-        other = predictions.correct(rival)
-        interval, test = error_difference(right, other), mcnemar(right, other)
+    for rival, comparison in comparisons.items():
+        interval = comparison.intervals[ERROR]
         rows[f"student_minus_{rival}"] = {
             "points": round(interval.difference, 4),
             "low": round(interval.low, 4),
             "high": round(interval.high, 4),
-            "mcnemar_p": float(f"{test.p:.4g}"),
+            "mcnemar_p": float(f"{comparison.mcnemar.p:.4g}"),
         }
     return rows
 
 
+def significance_table(comparisons: Mapping[str, Comparison]) -> list[dict[str, Any]]:
+    """The student minus its rivals in every metric, for the page of results."""
+    return [
+        {
+            "models": f"student minus {RIVALS[rival]}",
+            "metric": metric,
+            "difference": f"{interval.difference:+.4f}",
+            "low": f"{interval.low:+.4f}",
+            "high": f"{interval.high:+.4f}",
+            "mcnemar_p": f"{comparison.mcnemar.p:.3f}" if metric == ERROR else "",
+            "reading": comparison.reading(metric),
+        }
+        for rival, comparison in comparisons.items()
+        for metric, interval in comparison.intervals.items()
+    ]
+
+
 def claims(metrics: Mapping[str, Any]) -> list[str]:
-    """What may be claimed of the student, in sentences, from `reports/metrics.json`."""
+    """What may be claimed about the student, in sentences, from `reports/metrics.json`."""
     sentences = []
     for rival, name in RIVALS.items():
         row = metrics["significance"][f"student_minus_{rival}"]

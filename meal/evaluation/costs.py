@@ -1,4 +1,4 @@
-"""What a network costs, counted on the meta device: nothing is computed, nothing is timed."""
+"""What a network costs, counted on the meta device without computing or timing anything."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from meal.nets.spec import NetworkSpec
-from meal.nets.weights import build
+from meal.models.factory import build
+from meal.models.spec import NetworkSpec
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Trained parameters, multiply-adds of one image, and bytes of the state in a file."""
+    """Parameters, multiply-adds per image, and bytes of the state in a file."""
 
     parameters: int
     macs: int
@@ -23,9 +23,9 @@ class Cost:
 
 
 def count(spec: NetworkSpec) -> Cost:
-    """Count parameters, multiply-adds of convolutions and matrix products, and bytes.
+    """Count parameters, multiply-adds of convolutions and matrix products, and bytes of the state.
 
-    A file of weights is the bytes and a header of some kilobytes.
+    A weights file has a header of a few kilobytes in addition.
     """
     with torch.device("meta"):
         network = build(spec).eval().requires_grad_(False)
@@ -36,8 +36,8 @@ def count(spec: NetworkSpec) -> Cost:
     return Cost(parameters, counter.get_total_flops() // 2, size)
 
 
-def cost_rows(student: Cost, teachers: Mapping[str, Cost]) -> dict[str, Any]:
-    """Parameters, multiply-adds and bytes; an ensemble costs what its members cost together."""
+def cost_metrics(student: Cost, teachers: Mapping[str, Cost]) -> dict[str, Any]:
+    """Parameters, multiply-adds and bytes; an ensemble costs the sum of its members."""
     return {
         "student_macs": student.macs,
         "student_parameters": student.parameters,

@@ -1,4 +1,4 @@
-"""Tables that DVC draws: reliability, confusion and the errors of single classes."""
+"""Tables that DVC plots: reliability, confusion, and errors by class."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from meal.core.files import write_csv
 from meal.evaluation.metrics import class_errors, confusion
 from meal.evaluation.predictions import BASELINE, ENSEMBLE, STUDENT, Predictions
-from meal.files import write_csv
 from meal.metrics import calibration_bins
 
 MODELS = (STUDENT, BASELINE, ENSEMBLE)
-_MOST_CELLS = 2_500  # of a confusion matrix; of more classes, those with the most images
+_MOST_CELLS = 2_500  # of a confusion matrix; of larger ones, those with the most images
 
 
 def write_tables(predictions: Predictions, folder: Path) -> None:
@@ -31,19 +31,19 @@ def write_tables(predictions: Predictions, folder: Path) -> None:
             for k in np.flatnonzero(bins["images"])
         ]
         write_csv(folder / "reliability" / f"{model}.csv", rows)
-    counts = confusion(predictions.models[STUDENT].answers, predictions.labels, len(names))
-    # Also what never happens, so that the picture is square; of many classes what happens alone.
-    labels, answers = np.nonzero(counts if counts.size > _MOST_CELLS else counts >= 0)
-    most = np.argsort(-counts[labels, answers], kind="stable")[:_MOST_CELLS]
+    counts = confusion(predictions.models[STUDENT].predicted, predictions.labels, len(names))
+    # A square picture needs the zeros, too; with many classes only what occurs is kept.
+    labels, predicted = np.nonzero(counts if counts.size > _MOST_CELLS else counts >= 0)
+    most = np.argsort(-counts[labels, predicted], kind="stable")[:_MOST_CELLS]
     write_csv(
         folder / "confusion.csv",
         [
-            {"label": names[label], "answer": names[answer], "images": int(counts[label, answer])}
-            for label, answer in sorted(zip(labels[most], answers[most], strict=True))
+            {"label": names[row], "prediction": names[column], "images": int(counts[row, column])}
+            for row, column in sorted(zip(labels[most], predicted[most], strict=True))
         ],
     )
     errors = {
-        model: class_errors(predictions.models[model].answers, predictions.labels, len(names))
+        model: class_errors(predictions.models[model].predicted, predictions.labels, len(names))
         for model in MODELS
     }
     write_csv(
@@ -51,6 +51,6 @@ def write_tables(predictions: Predictions, folder: Path) -> None:
         [
             {"class": name, **{model: errors[model][k] for model in MODELS}}
             for k, name in enumerate(names)
-            if not math.isnan(errors[STUDENT][k])  # no test image shows it
+            if not math.isnan(errors[STUDENT][k])  # the class has no test images
         ],
     )

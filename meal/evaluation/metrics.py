@@ -1,4 +1,4 @@
-"""What is measured of a classifier on test images, beyond `meal.metrics`."""
+"""Metrics on test images, beyond those of `meal.metrics`."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ _ROWS = 8192
 
 
 def top5_error(log_probabilities: Floats, labels: Labels) -> float:
-    """The share of images whose label is not among the five first answers, in percent."""
-    classes, wrong = np.arange(log_probabilities.shape[1]), 0
-    for values, own_labels in _chunks(log_probabilities, labels):
-        own = values[np.arange(len(own_labels)), own_labels][:, None]
-        # How many classes come before the label; of equal ones the smaller number comes first.
-        before = (values > own) | ((values == own) & (classes < own_labels[:, None]))
-        wrong += int((before.sum(axis=1) >= TOP).sum())
-    return 100.0 * wrong / len(labels)
+    """The fraction of images whose label is not among the five likeliest classes, in percent."""
+    from sklearn.metrics import top_k_accuracy_score
+
+    classes = np.arange(log_probabilities.shape[1])
+    correct = sum(
+        top_k_accuracy_score(own, values, k=TOP, labels=classes, normalize=False)
+        for values, own in _chunks(log_probabilities, labels)
+    )
+    return 100.0 * (1 - float(correct) / len(labels))
 
 
 def brier_scores(log_probabilities: Floats, labels: Labels) -> Floats:
-    """The squared distance `(N,)` of each answer's probabilities to its label (Brier, 1950)."""
+    """The squared distance `(N,)` of the probabilities to the one-hot label (Brier, 1950)."""
     scores = []
     for values, own_labels in _chunks(log_probabilities, labels):
         probabilities = np.exp(values)
@@ -42,9 +43,9 @@ def brier_scores(log_probabilities: Floats, labels: Labels) -> Floats:
 
 
 def fit_temperature(log_probabilities: Floats, labels: Labels) -> float:
-    """The temperature by which answers are divided to be likeliest (Guo et al., ICML 2017).
+    """The temperature that minimises the NLL (Guo et al., ICML 2017), within `TEMPERATURES`.
 
-    Between `TEMPERATURES`; answers that are all right have none, and end at the smaller bound.
+    If every prediction is correct there is no minimum, and the result is the lower bound.
     """
     from scipy.optimize import minimize_scalar
 
@@ -60,7 +61,7 @@ def fit_temperature(log_probabilities: Floats, labels: Labels) -> float:
 
 
 def _chunks(log_probabilities: Floats, labels: Labels) -> Iterator[tuple[Floats, Labels]]:
-    """Some images at a time: what is derived from them takes bounded memory."""
+    """A few images at a time, to bound the memory of temporaries."""
     for start in range(0, len(labels), _ROWS):
         yield log_probabilities[start : start + _ROWS], labels[start : start + _ROWS]
 
@@ -68,7 +69,7 @@ def _chunks(log_probabilities: Floats, labels: Labels) -> Iterator[tuple[Floats,
 def _scaled_calibration_error(
     log_probabilities: Floats, labels: Labels, temperature: float
 ) -> float:
-    """The calibration error, in percent, of answers divided by a temperature."""
+    """The calibration error, in percent, after temperature scaling."""
     confidence, correct = [], []
     for values, own_labels in _chunks(log_probabilities, labels):
         scaled = log_softmax(values / temperature)
@@ -83,62 +84,63 @@ def full_summary(
     validation: Floats,
     validation_labels: Labels,
 ) -> dict[str, float]:
-    """All measures of a model, rounded so that a difference is readable.
+    """All metrics of a model, rounded for comparison.
 
     Args:
         log_probabilities: on test images, `(N, C)`.
-        labels: `(N,)`.
-        validation: on validation images, where the temperature is fitted.
-        validation_labels: theirs.
+        labels: of the test images, `(N,)`.
+        validation: on validation images, on which the temperature is fitted.
+        validation_labels: of the validation images.
     """
     temperature = fit_temperature(validation, validation_labels)
-    measures = summary(log_probabilities, labels)
+    metrics = summary(log_probabilities, labels)
     if log_probabilities.shape[1] > TOP:
-        measures["top5_error"] = round(top5_error(log_probabilities, labels), 2)
-    measures["brier"] = round(float(brier_scores(log_probabilities, labels).mean()), 4)
+        metrics["top5_error"] = round(top5_error(log_probabilities, labels), 2)
+    metrics["brier"] = round(float(brier_scores(log_probabilities, labels).mean()), 4)
     scaled = _scaled_calibration_error(log_probabilities, labels, temperature)
-    measures["ece_scaled"] = round(scaled, 2)
-    measures["temperature"] = round(temperature, 3)
-    return measures
+    metrics["ece_scaled"] = round(scaled, 2)
+    metrics["temperature"] = round(temperature, 3)
+    return metrics
 
 
-def class_errors(answers: Labels, labels: Labels, classes: int) -> list[float]:
-    """The share of wrong answers to the images of each class, in percent; NaN where it has none."""
+def class_errors(predicted: Labels, labels: Labels, classes: int) -> list[float]:
+    """The fraction of wrong predictions for each class, in percent; NaN without images."""
     images = np.bincount(labels, minlength=classes)
-    wrong = np.bincount(labels[answers != labels], minlength=classes)
+    wrong = np.bincount(labels[predicted != labels], minlength=classes)
     with np.errstate(invalid="ignore"):
         return np.round(100 * wrong / images, 2).tolist()
 
 
-def confusion(answers: Labels, labels: Labels, classes: int) -> NDArray[np.int64]:
-    """Counts `(classes, classes)`: row the label, column the answer."""
-    flat = np.bincount(labels * classes + answers, minlength=classes * classes)
-    return flat.reshape(classes, classes).astype(np.int64)
+def confusion(predicted: Labels, labels: Labels, classes: int) -> NDArray[np.int64]:
+    """Counts `(classes, classes)`: the row is the label, the column the prediction."""
+    from sklearn.metrics import confusion_matrix
+
+    return np.asarray(confusion_matrix(labels, predicted, labels=np.arange(classes)))
 
 
-def majority_vote(answers: Sequence[Labels], mean: Floats) -> Labels:
-    """The answer `(N,)` that most members give; among equals the one of larger mean probability.
+def majority_vote(predicted: Sequence[Labels], mean: Floats) -> Labels:
+    """The class `(N,)` that most members predict; ties go to the larger mean probability.
 
     Args:
-        answers: the first answer of each member `(N,)`.
+        predicted: by each member `(N,)`.
         mean: log of the members' mean probability `(N, C)`.
     """
     votes = np.zeros(mean.shape)
-    for member in answers:
+    for member in predicted:
         votes[np.arange(len(member)), member] += 1
-    # A probability is below one, so that it never outweighs a vote.
+    # Half a probability is less than one, so it never outweighs a vote.
     return np.asarray((votes + 0.5 * np.exp(mean)).argmax(axis=1))
 
 
 def agreements(
     student: Labels, ensemble: Labels, teachers: Mapping[str, Labels]
 ) -> dict[str, float | dict[str, float]]:
-    """How often the student gives the answer of the ensemble, and of each teacher, in percent."""
+    """How often the student predicts the class of the ensemble, and of each teacher, in percent."""
 
     def agreed(other: Labels) -> float:
         return round(100.0 * float((student == other).mean()), 2)
 
     return {
         "student_ensemble": agreed(ensemble),
-        "student_teachers": {name: agreed(answers) for name, answers in teachers.items()},
+        "student_teachers": {name: agreed(predicted) for name, predicted in teachers.items()},
     }

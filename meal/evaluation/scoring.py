@@ -1,13 +1,14 @@
-"""All models on the test images, one in memory at a time: their measures and their answers."""
+"""All models on the test images, one in memory at a time: their metrics and predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from meal.evaluation.comparison import significance_rows
+from meal.evaluation.comparison import Comparison, compare_with_rivals, significance_metrics
 from meal.evaluation.metrics import agreements, full_summary, majority_vote
 from meal.evaluation.predictions import (
     BASELINE,
@@ -15,51 +16,75 @@ from meal.evaluation.predictions import (
     FITTED,
     STUDENT,
     TEACHER,
-    ModelAnswers,
+    ModelPredictions,
     Predictions,
 )
 from meal.metrics import Floats, Labels, gains
 
-Answered = tuple[str, Floats, Floats]  # a model, and its answers to test and validation images
+
+@dataclass(frozen=True)
+class ModelOutputs:
+    """A model by its name in `Predictions`, and its log-probabilities `(N, C)`."""
+
+    name: str
+    test: Floats
+    validation: Floats
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What `evaluate` reports.
+
+    Attributes:
+        metrics: `reports/metrics.json` without the costs: shallow, with rounded numbers.
+        predictions: of every model.
+        comparisons: of the student with its rivals.
+    """
+
+    metrics: dict[str, Any]
+    predictions: Predictions
+    comparisons: dict[str, Comparison]
 
 
 def score_models(
-    answered: Iterable[Answered], labels: Labels, validation_labels: Labels, card: Mapping[str, Any]
-) -> tuple[dict[str, Any], Predictions]:
-    """Measure every model.
+    outputs: Iterable[ModelOutputs],
+    labels: Labels,
+    validation_labels: Labels,
+    card: Mapping[str, Any],
+) -> Scores:
+    """Score every model.
 
     Args:
-        answered: models by their name in `Predictions`, the members of the ensemble before it,
-            with their log-probabilities `(N, C)`; each is dropped before the next one is asked for.
+        outputs: the models, teachers before the ensemble; each is dropped before the next one is
+            requested.
         labels: of the test images, `(N,)`.
-        validation_labels: of the validation images, where temperatures are fitted.
-        card: what `Predictions` says of the test images.
-
-    Returns:
-        What `reports/metrics.json` holds, but for costs: shallow, of rounded numbers; and what
-        every model answers.
+        validation_labels: of the validation images, on which temperatures are fitted.
+        card: what `Predictions` says about the test images.
     """
-    models: dict[str, ModelAnswers] = {}
+    models: dict[str, ModelPredictions] = {}
     summaries: dict[str, dict[str, float]] = {}
     vote = np.zeros_like(labels)
-    for name, test, validation in answered:
-        models[name] = ModelAnswers.of(test, labels)
-        summaries[name] = full_summary(test, labels, validation, validation_labels)
-        if name == ENSEMBLE:
-            members = [each.answers for key, each in models.items() if key.startswith(TEACHER)]
-            vote = majority_vote(members, test)
+    for model in outputs:
+        models[model.name] = ModelPredictions.of(model.test, labels)
+        summaries[model.name] = full_summary(
+            model.test, labels, model.validation, validation_labels
+        )
+        if model.name == ENSEMBLE:
+            members = [each.predicted for key, each in models.items() if key.startswith(TEACHER)]
+            vote = majority_vote(members, model.test)
     predictions = Predictions(labels, models, vote, card)
-    scores: dict[str, Any] = {
+    comparisons = compare_with_rivals(predictions)
+    metrics: dict[str, Any] = {
         name: summaries[name] for name in (ENSEMBLE, FITTED, BASELINE, STUDENT)
     }
-    scores["vote"] = {"top1_error": round(100.0 * float((vote != labels).mean()), 2)}
-    scores["teachers"] = {name: summaries[TEACHER + name] for name in predictions.teachers}
+    metrics["vote"] = {"top1_error": round(100.0 * float((vote != labels).mean()), 2)}
+    metrics["teachers"] = {name: summaries[TEACHER + name] for name in predictions.teachers}
     errors = {name: 100.0 * float((~predictions.correct(name)).mean()) for name in models}
-    scores["gain"] = gains(errors, [errors[TEACHER + name] for name in predictions.teachers])
-    scores["agreement"] = agreements(
-        models[STUDENT].answers,
-        models[ENSEMBLE].answers,
-        {name: answers.answers for name, answers in predictions.teachers.items()},
+    metrics["gain"] = gains(errors, [errors[TEACHER + name] for name in predictions.teachers])
+    metrics["agreement"] = agreements(
+        models[STUDENT].predicted,
+        models[ENSEMBLE].predicted,
+        {name: each.predicted for name, each in predictions.teachers.items()},
     )
-    scores["significance"] = significance_rows(predictions)
-    return scores, predictions
+    metrics["significance"] = significance_metrics(comparisons)
+    return Scores(metrics, predictions, comparisons)

@@ -12,10 +12,10 @@ from meal.metrics import Floats
 
 CONFIDENCE = 0.95
 NOISE = "inside the noise"
-_NORMAL = 1.96  # deviations on either side that hold 95%
 RESAMPLES = 5_000
-MARGIN = 0.15  # points: a student whose error exceeds the ensemble's by less is not inferior
-_ENTRIES = 2**24  # drawn at once: memory stays bounded
+MARGIN = 0.15  # points: below this excess over the ensemble's error, a student is not inferior
+_NORMAL = 1.96  # half the width of a 95% interval, in standard errors
+_ENTRIES = 2**24  # drawn at once, to bound memory
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Interval:
 
     @property
     def reading(self) -> str:
-        """What the interval says of a measure that is better when it is lower."""
+        """What the interval says about a metric that is better when lower."""
         if self.low <= 0 <= self.high:
             return NOISE
         return "lower" if self.high < 0 else "higher"
@@ -36,11 +36,11 @@ class Interval:
 
 @dataclass(frozen=True)
 class McNemar:
-    """The images that one of two models alone gets right, and how odd their numbers are.
+    """The images that only one of two models predicts correctly, and the test on their numbers.
 
     Attributes:
-        first_only, second_only: how many each alone gets right.
-        p: of the exact test (McNemar, 1947): the two numbers are equal but for chance.
+        first_only, second_only: how many images only the first, or second, predicts correctly.
+        p: of the exact test (McNemar, 1947) that both numbers are equal but for chance.
     """
 
     first_only: int
@@ -52,15 +52,15 @@ def paired_bootstrap(differences: Floats, seed: int = 0) -> Interval:
     """The mean of paired differences with its percentile interval (Efron, 1979).
 
     Args:
-        differences: of two models, image by image: `(N,)`; or `(S, N)` for pairs of runs of `S`
-            seeds, and then seeds and images are both resampled, and the seeds' spread is that of
-            Student's t, as few of them show too little of it.
-        seed: decides the resamples.
+        differences: of two models, image by image, `(N,)`; or `(S, N)` for pairs of runs with `S`
+            seeds. Then seeds and images are both resampled, and the spread of the seeds is widened
+            to that of Student's t, because few seeds underestimate it.
+        seed: for the resamples.
     """
     table = np.atleast_2d(np.asarray(differences, dtype=np.float64))
     seeds, images = table.shape
     difference = float(table.mean())
-    least = 0.0  # half the width that the seeds alone ask for
+    least = 0.0  # half the width that the spread of the seeds requires
     if seeds > 1:
         apart = table.mean(axis=1, keepdims=True) - difference
         wider = _t_over_normal(seeds)
@@ -83,78 +83,94 @@ def paired_bootstrap(differences: Floats, seed: int = 0) -> Interval:
 
 
 def error_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Interval:
-    """The first model's error less the second's, in points, with its bootstrap interval.
+    """The first model's error minus the second's, in points, with its interval.
 
-    The interval is at least that of Bonett and Price (2012), which stays wide where few images tell
-    two models apart: the bootstrap's shrinks to nothing there. Of seeds, their mean counts.
+    It spans the bootstrap's and that of Bonett and Price (2012): if few images distinguish the
+    models, the bootstrap's alone is too narrow. With several seeds, the average number of
+    discordant images is used.
 
     Args:
-        first: whether its answers are right, `(N,)` or `(S, N)`.
-        second: the same of the other, on the same images and seeds.
+        first: whether its predictions are correct, `(N,)` or `(S, N)`.
+        second: the same of the other, for the same images and seeds.
     """
     found = paired_bootstrap(100.0 * (second.astype(np.float64) - first.astype(np.float64)))
     count = first.shape[-1] + 2
-    alone, other = (
-        (sides.sum(axis=-1).mean() + 1) / count for sides in (first & ~second, second & ~first)
+    first_only, second_only = (
+        (discordant.sum(axis=-1).mean() + 1) / count
+        for discordant in (first & ~second, second & ~first)
     )
-    centre = float(other - alone)
-    half = _NORMAL * float(np.sqrt((alone + other - centre**2) / count))
+    centre = float(second_only - first_only)
+    half = _NORMAL * float(np.sqrt((first_only + second_only - centre**2) / count))
     low, high = 100 * (centre - half), 100 * (centre + half)
     return Interval(found.difference, min(found.low, low), max(found.high, high))
 
 
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
-    """Compare two single models by the images that one of them alone gets right, `(N,)` each."""
+    """Compare two models by the images that only one predicts correctly, `(N,)` each."""
     from scipy.stats import binomtest
 
-    alone, other = int((first & ~second).sum()), int((second & ~first).sum())
-    p = float(binomtest(alone, alone + other).pvalue) if alone + other else 1.0
-    return McNemar(alone, other, p)
+    first_only, second_only = int((first & ~second).sum()), int((second & ~first).sum())
+    discordant = first_only + second_only
+    p = float(binomtest(first_only, discordant).pvalue) if discordant else 1.0
+    return McNemar(first_only, second_only, p)
 
 
 def unpaired_difference(first: Sequence[float], second: Sequence[float], images: int) -> Interval:
-    """The first errors less the second, in points, where single answers are not at hand.
+    """The first errors minus the second, in points, if predictions are not available.
 
-    The interval of two independent proportions (Agresti and Caffo, 2000), and of several pairs of
-    runs Student's t of their differences on top.
+    The interval is that of two independent proportions (Agresti and Caffo, 2000); for several pairs
+    of runs, the spread of their differences is added, widened to Student's t.
 
     Args:
         first: the error of each run, in percent.
         second: the same of the runs that they are compared with, pair by pair.
-        images: how many test images there are.
+        images: the number of test images.
     """
     differences = np.subtract(first, second)
-    shares = [(np.mean(errors) / 100 * images + 1) / (images + 2) for errors in (first, second)]
-    variance = sum(share * (1 - share) / (images + 2) for share in shares)
+    rates = [(np.mean(errors) / 100 * images + 1) / (images + 2) for errors in (first, second)]
+    variance = sum(rate * (1 - rate) / (images + 2) for rate in rates)
     seeds = len(differences)
     if seeds > 1:
         variance += (_t_over_normal(seeds) / 100) ** 2 * differences.var(ddof=1) / seeds
-    centre, half = 100 * (shares[0] - shares[1]), 100 * _NORMAL * float(np.sqrt(variance))
+    centre, half = 100 * (rates[0] - rates[1]), 100 * _NORMAL * float(np.sqrt(variance))
     difference = float(differences.mean())
     low, high = float(centre - half), float(centre + half)
     return Interval(difference, min(low, difference), max(high, difference))
 
 
+def mean_interval(values: Sequence[float]) -> Interval:
+    """The mean of a few values with Student's interval; NaN ends for fewer than two values."""
+    from scipy.stats import ttest_1samp
+
+    if len(values) < 2:
+        return Interval(values[0] if values else float("nan"), float("nan"), float("nan"))
+    mean = float(np.mean(values))
+    if np.ptp(values) == 0:  # no spread: SciPy warns of lost precision
+        return Interval(mean, mean, mean)
+    found = ttest_1samp(values, 0).confidence_interval(CONFIDENCE)
+    return Interval(mean, float(found.low), float(found.high))
+
+
 def _t_over_normal(count: int) -> float:
-    """How much wider Student's t makes a 95% interval of the mean of `count` numbers."""
+    """How much wider Student's t makes the 95% interval of a mean of `count` values."""
     from scipy.stats import t
 
     return float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) / _NORMAL
 
 
 def verdict(interval: Interval, p: float, rival: str) -> str:
-    """What may be claimed of the student against a rival: not inferior first, then better.
+    """What may be claimed about the student against a rival: non-inferiority, then superiority.
 
     Args:
-        interval: of the student's error less the rival's.
-        p: of McNemar's test: what it does not find is not claimed.
+        interval: of the student's error minus the rival's.
+        p: of McNemar's test, without which no superiority or inferiority is claimed.
         rival: its name.
     """
-    shown = p < 1 - CONFIDENCE
-    if interval.high < 0 and shown:
+    significant = p < 1 - CONFIDENCE
+    if interval.high < 0 and significant:
         return f"better than the {rival}"
     if interval.high <= MARGIN:
         return f"not inferior to the {rival} (margin {MARGIN} points)"
-    if interval.low > 0 and shown:
+    if interval.low > 0 and significant:
         return f"worse than the {rival}"
-    return f"no difference to the {rival} is shown: it is {NOISE}"
+    return f"no difference from the {rival} is shown: it is {NOISE}"

@@ -1,4 +1,4 @@
-"""How long answers take: made outside of the pipeline, whose outputs hold nothing that varies."""
+"""How long a prediction takes, measured outside the pipeline, whose outputs must not vary."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from meal.nets.spec import NetworkSpec
-from meal.nets.weights import build
+from meal.models.factory import build
+from meal.models.spec import NetworkSpec
 
 _BATCH = 128
 
@@ -21,14 +21,14 @@ def measure(
     device: torch.device,
     repeats: int,
 ) -> dict[str, dict[str, float]]:
-    """Median latency of one image and throughput in batches of 128, on random weights.
+    """Median latency for one image and throughput in batches of 128, with random weights.
 
-    Every round calls all models in turn, so that what else the machine does strikes all alike. The
-    ensemble is its members one after the other.
+    Every round calls all models in turn, so that other load on the machine affects all alike. The
+    ensemble runs its members one after the other.
 
     Returns:
         By model, `student`, `ensemble` and the teachers' names: `latency_ms`,
-        `images_per_second`, and `latency_ratio`, the latency over the student's.
+        `images_per_second`, and `latency_ratio`, the latency divided by the student's.
     """
     members = {name: _ready(spec, device) for name, spec in teachers.items()}
     models = {"student": [_ready(student, device)], "ensemble": list(members.values())}
@@ -60,7 +60,7 @@ def _ready(spec: NetworkSpec, device: torch.device) -> nn.Module:
 def _medians(
     sides: Mapping[str, Callable[[], object]], repeats: int, device: torch.device
 ) -> dict[str, float]:
-    """Median seconds of each side, one round of warming up before."""
+    """Median seconds of each side, after one warm-up round."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     for round_ in range(repeats + 1):
         for name, call in sides.items():

@@ -1,1 +1,1 @@
-"""DVC's experiments: run a grid of them, read them, compare them. The one place that knows DVC."""
+"""DVC's experiments: run a grid of them, read them, compare them. The only importer of DVC."""

@@ -1,4 +1,4 @@
-"""Two revisions or experiments beside each other, in Markdown: numbers, and whether they differ."""
+"""Two revisions or experiments side by side, in Markdown: numbers, and whether they differ."""
 
 from __future__ import annotations
 
@@ -9,41 +9,42 @@ import numpy as np
 import pandas as pd
 from dvc.repo import Repo
 
+from meal.core.errors import UserError
 from meal.evaluation.comparison import ERROR, compare_models, compare_seeds
-from meal.evaluation.predictions import STUDENT, TEACHER, VOTE, ModelAnswers, Predictions
+from meal.evaluation.predictions import STUDENT, TEACHER, VOTE, ModelPredictions, Predictions
 from meal.evaluation.significance import CONFIDENCE, NOISE, Interval, unpaired_difference
 from meal.experiments.snapshots import Snapshot, params_diff, read_snapshots
 from meal.metrics import Labels
-from meal.reporting.tables import escape, markdown, results_table
+from meal.report.tables import escape, markdown, results_table
 
 _SHOWN_IMAGES = 10
 _FEW_SEEDS = 5
 
 
 def compare(first: str, second: str, model: str = STUDENT) -> str:
-    """Markdown that sets the second revision against the first.
+    """Markdown that compares the second revision with the first.
 
     Args:
-        first, second: a commit, branch, experiment or `workspace`; or several joined by commas,
-            runs of several seeds, paired in their order.
-        model: which model's answers are compared.
+        first, second: a commit, branch, experiment or `workspace`; or several joined by commas:
+            runs with several seeds, paired in order.
+        model: which model is compared.
 
     Raises:
-        ValueError: if a revision or the model is not there, a revision's metrics are not of its
-            parameters, or the numbers of seeds differ.
+        UserError: if a revision or the model does not exist, a revision is stale, or the numbers
+            of seeds differ.
     """
     with Repo() as repo:
         before, after = read_snapshots(repo, first), read_snapshots(repo, second)
         if len(before) != len(after):
-            raise ValueError(
-                f"{first} names {len(before)} runs, {second} {len(after)}: runs of several seeds "
+            raise UserError(
+                f"{first} names {len(before)} runs, {second} {len(after)}: runs with several seeds "
                 "are compared pair by pair"
             )
         for snapshot in (*before, *after):
             if snapshot.stale:
-                raise ValueError(
-                    f"{snapshot.stale}: its test images are not scored; run dvc repro, or compare "
-                    "on validation: python -m meal table"
+                raise UserError(
+                    f"{snapshot.stale}; run dvc repro to score the test images, or compare on "
+                    "validation: python -m meal table"
                 )
         changes = [
             params_diff(repo, one.revision, other.revision)
@@ -55,14 +56,14 @@ def compare(first: str, second: str, model: str = STUDENT) -> str:
     parts.append(significance(before, after, model))
     parts.append("## Parameters")
     for number, changed in enumerate(changes, 1):
-        if changed not in changes[: number - 1]:  # pairs of seeds should differ in the same way
+        if changed not in changes[: number - 1]:  # pairs should differ in the same parameters
             title = "" if all(other == changes[0] for other in changes) else f"Pair {number}:\n\n"
             parts.append(title + changes_table(changed))
     return "\n\n".join(parts)
 
 
 def significance(before: Sequence[Snapshot], after: Sequence[Snapshot], model: str) -> str:
-    """Whether a model's answers differ from one revision to the other, as Markdown."""
+    """Whether a model's predictions differ between the revisions, as Markdown."""
     names = [escape(", ".join(snapshot.name for snapshot in side)) for side in (after, before)]
     parts = [f"## Significance: the {escape(model)}, {names[0]} minus {names[1]}"]
     found = {s.name: s.predictions for s in (*before, *after) if s.predictions}
@@ -70,10 +71,10 @@ def significance(before: Sequence[Snapshot], after: Sequence[Snapshot], model: s
     if obstacle:
         return "\n\n".join([*parts, obstacle, _unpaired(before, after, model)])
     labels, classes = found[before[0].name].labels, found[before[0].name].card["classes"]
-    runs = [[_answers(found[s.name], s.name, model) for s in side] for side in (after, before)]
+    runs = [[_model(found[s.name], s.name, model) for s in side] for side in (after, before)]
     if len(before) > 1:
         intervals = compare_seeds(labels, *runs)
-        few = " Of so few seeds intervals are wide." if len(before) < _FEW_SEEDS else ""
+        few = " With so few seeds, intervals are wide." if len(before) < _FEW_SEEDS else ""
         parts.append(_intervals({name: (each, each.reading) for name, each in intervals.items()}))
         parts.append(f"{len(before)} pairs of runs; images and seeds resampled.{few}")
         return "\n\n".join(parts)
@@ -84,8 +85,8 @@ def significance(before: Sequence[Snapshot], after: Sequence[Snapshot], model: s
     )
     p = f"p = {test.p:.3f}" if test.p >= 0.001 else "p < 0.001"
     parts.append(
-        f"McNemar's test: {names[0]} alone is right on {test.first_only} images, "
-        f"{names[1]} alone on {test.second_only}; {p}"
+        f"McNemar's test: only {names[0]} is correct on {test.first_only} images, "
+        f"only {names[1]} on {test.second_only}; {p}"
         f"{f', {NOISE}' if test.p >= 1 - CONFIDENCE else ''}."
     )
     parts.append("### Images on which they disagree most")
@@ -115,24 +116,24 @@ def _change(old: Any, new: Any) -> str:
 
 
 def _obstacle(snapshots: Sequence[Snapshot]) -> str:
-    """Why answers cannot be compared image by image; empty where they can."""
+    """Why predictions cannot be compared image by image; empty if they can."""
     missing = [escape(s.name) for s in snapshots if not s.predictions]
     if missing:
         return (
-            f"The predictions of {', '.join(missing)} are not here, or another run's are (`dvc "
-            "checkout`, or `dvc pull` where there is a remote, brings them), so this is the "
-            "interval of unpaired error rates:"
+            f"The predictions of {', '.join(missing)} are missing or belong to another run (fix: "
+            "`dvc checkout`, or `dvc pull` from a remote). This is the interval for unpaired error "
+            "rates:"
         )
     found = [s.predictions for s in snapshots if s.predictions]
     if len({(each.card["images"], each.labels.tobytes()) for each in found}) > 1:
-        return "Their test images are not the same: errors are compared as unpaired rates."
+        return "Their test images differ, so errors are compared as unpaired rates."
     return ""
 
 
-def _answers(predictions: Predictions, name: str, model: str) -> ModelAnswers:
+def _model(predictions: Predictions, name: str, model: str) -> ModelPredictions:
     models = predictions.models
     if model not in models:
-        raise ValueError(f"--model {model}: {name} has {', '.join(models)}")
+        raise UserError(f"--model {model}: {name} has {', '.join(models)}")
     return models[model]
 
 
@@ -149,20 +150,20 @@ def _error(snapshot: Snapshot, model: str) -> float:
     known |= {TEACHER + name: scores for name, scores in metrics["teachers"].items()}
     known.pop(VOTE, None)
     if model not in known:
-        raise ValueError(f"--model {model}: {snapshot.name} has {', '.join(known)}")
+        raise UserError(f"--model {model}: {snapshot.name} has {', '.join(known)}")
     return float(known[model]["top1_error"])
 
 
 def _intervals(found: Mapping[str, tuple[Interval, str]]) -> str:
-    """Intervals and what they say, by measure."""
+    """Intervals and what they say, by metric."""
     rows = [
         {
-            "measure": measure,
+            "metric": metric,
             "difference": f"{interval.difference:+.4f}",
             "95% interval": f"{interval.low:+.4f} to {interval.high:+.4f}",
             "reading": reading,
         }
-        for measure, (interval, reading) in found.items()
+        for metric, (interval, reading) in found.items()
     ]
     return markdown(pd.DataFrame(rows))
 
@@ -171,20 +172,20 @@ def _disagreements(
     classes: Sequence[str],
     labels: Labels,
     names: Sequence[str],
-    answers: tuple[ModelAnswers, ModelAnswers],
+    models: tuple[ModelPredictions, ModelPredictions],
 ) -> str:
-    """The test images whose label's likelihood moved most, of those that are answered otherwise."""
-    first, second = answers
-    rows = np.flatnonzero(first.answers != second.answers)
+    """Of the images predicted differently, those whose label changed most in likelihood."""
+    first, second = models
+    rows = np.flatnonzero(first.predicted != second.predicted)
     if not len(rows):
-        return "None: every answer is the same."
+        return "None: all predictions are the same."
     moved = np.abs(second.log_likelihood[rows] - first.log_likelihood[rows])
     rows = rows[np.argsort(-moved, kind="stable")][:_SHOWN_IMAGES]
     table = [
         [
             str(row),
             escape(classes[labels[row]]),
-            *(f"{escape(classes[m.answers[row]])} ({m.confidence[row]:.2f})" for m in answers),
+            *(f"{escape(classes[m.predicted[row]])} ({m.confidence[row]:.2f})" for m in models),
         ]
         for row in rows.tolist()
     ]

@@ -1,4 +1,4 @@
-"""What a revision or an experiment holds: metrics, and predictions where they are at hand."""
+"""The results of a revision or an experiment: metrics, and predictions if available."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import RevError, SCMError, resolve_rev
 
+from meal.core.errors import UserError
+from meal.core.paths import DATA_CARD, METRICS, PARAMS, PREDICTIONS
 from meal.evaluation.predictions import Predictions
 
-METRICS = "reports/metrics.json"
-CARD = "reports/dataset.json"
+FILES = tuple(map(str, (METRICS, DATA_CARD, PARAMS)))
+
 LOCK = "dvc.lock"
-PARAMS = "params.yaml"
-PREDICTIONS = "artifacts/predictions"
 WORKSPACE = "workspace"
 _MODELS = {"student", "baseline", "ensemble", "ensemble_fitted", "vote"}
-_NO_RESULT = "runtime"  # the key of params.yaml that changes no number
-_PICTURES = "report"  # the stage that makes no number
+_RUNTIME = "runtime"  # the key of params.yaml that changes no result
+_REPORT = "report"  # the stage that computes no number
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Snapshot:
     """A revision's results.
 
     Attributes:
-        name: as it was asked for.
-        revision: its commit; None is the workspace.
+        name: as the user gave it.
+        revision: its commit; None for the workspace.
         metrics: `reports/metrics.json`.
-        images: how many test images there are.
-        stale: why the metrics are not of its parameters; empty where they are.
-        predictions: of every model; None where they are not at hand, or are another run's.
+        images: the number of test images.
+        stale: why the metrics are stale; empty if they are not.
+        predictions: of every model; None if they are missing or are those of another run.
     """
 
     name: str
@@ -54,7 +54,7 @@ def read_snapshot(repo: Repo, name: str) -> Snapshot:
     """Read a commit, a branch, an experiment by its name, or the workspace.
 
     Raises:
-        ValueError: if there is no such revision, or it has no metrics.
+        UserError: if there is no such revision, or it has no metrics.
     """
     if name == WORKSPACE:
         return _snapshot(name, None, lambda file: Path(file).read_text("utf-8"), _here)
@@ -63,10 +63,10 @@ def read_snapshot(repo: Repo, name: str) -> Snapshot:
     except (RevError, SCMError, DvcException):
         revision = ""
     if not revision:
-        raise ValueError(
+        raise UserError(
             f"{name!r}: no commit, branch or experiment of that name; see: dvc exp list"
         )
-    # With the remotes that are known now: the revision may be older than they are.
+    # With today's remotes: the revision may be older than they are.
     remotes = {key: repo.config[key] for key in ("core", "remote")}
     files = DVCFileSystem(repo.root_dir, rev=revision, config=remotes)
     try:
@@ -81,20 +81,20 @@ def _snapshot(
     read: Callable[[str], str],
     predictions: Callable[[], Predictions | None],
 ) -> Snapshot:
-    """What a revision holds.
+    """The results of a revision.
 
     Args:
         name, revision: as in `Snapshot`.
         read: from the path of a file to its text.
-        predictions: to its predictions; None where they are not at hand.
+        predictions: returns its predictions; None if they are missing.
     """
-    found = {file: _read(read, file, name) for file in (METRICS, CARD, LOCK, PARAMS)}
-    metrics = found[METRICS]
+    found = {file: _read(read, file, name) for file in (*FILES, LOCK)}
+    metrics = found[str(METRICS)]
     if not {*_MODELS, "teachers", "cost", "significance"} <= metrics.keys():
-        raise ValueError(f"{METRICS} of {name} is of an older version of this code")
-    answers = predictions()
-    own = answers if answers and _fit(answers, metrics) else None
-    images = found[CARD]["images"]["test"]
+        raise UserError(f"{METRICS} of {name} was written by an older version of this code")
+    available = predictions()
+    own = available if available and _fit(available, metrics) else None
+    images = found[str(DATA_CARD)]["images"]["test"]
     return Snapshot(name, revision, metrics, images, _stale(name, found), own)
 
 
@@ -104,57 +104,57 @@ def _read(read: Callable[[str], str], file: str, name: str) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError, DvcException):
         content = None
     if not isinstance(content, dict):
-        raise ValueError(
-            f"{name} has no {file}: it was made before there was one, or its run did not end"
+        raise UserError(
+            f"{name} has no {file}: it is older than that file, or its run did not finish"
         )
     return content
 
 
 def _stale(name: str, files: Mapping[str, Mapping[str, Any]]) -> str:
-    """Why the metrics are not of the parameters, by the lock file; empty where they are."""
+    """Why the metrics are stale, according to the lock file; empty if they are not."""
     stages = files[LOCK].get("stages", {})
-    ran = stages.get("configure", {}).get("params", {}).get(PARAMS)
-    if ran is not None and _deciding(ran) != _deciding(files[PARAMS]):
-        return f"{name} has not run since its {PARAMS} was changed"
+    ran = stages.get("configure", {}).get("params", {}).get(PARAMS.name)
+    if ran is not None and _deciding(ran) != _deciding(files[str(PARAMS)]):
+        return f"{name} is stale: its {PARAMS} changed after the run"
     made = {out["path"]: out.get("md5") for stage in stages.values() for out in stage["outs"]}
-    # The lock file also keeps what it knew of teachers that do not take part now.
-    taking_part = {"", *(files[PARAMS].get("teachers") or [])}
+    # The lock file also keeps stages of teachers that are no longer chosen.
+    chosen = {"", *(files[str(PARAMS)].get("teachers") or [])}
     late = [
         stage
         for stage, entry in stages.items()
-        if stage.partition("@")[2] in taking_part and stage != _PICTURES
+        if stage.partition("@")[2] in chosen and stage != _REPORT
         for dep in entry.get("deps", [])
         if made.get(dep["path"], dep.get("md5")) != dep.get("md5")
     ]
     if late:
-        return f"{name} has not run {', '.join(dict.fromkeys(late))} since what is before changed"
+        stages_ = ", ".join(dict.fromkeys(late))
+        return f"{name}: {stages_} {'is' if len(set(late)) == 1 else 'are'} stale: inputs changed"
     return ""
 
 
 def _deciding(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters without those that change no number."""
-    return {key: value for key, value in params.items() if key != _NO_RESULT}
+    """The parameters without those that change no result."""
+    return {key: value for key, value in params.items() if key != _RUNTIME}
 
 
 def _here() -> Predictions | None:
-    folder = Path(PREDICTIONS)
-    return Predictions.load(folder) if folder.exists() else None
+    return Predictions.load(PREDICTIONS) if PREDICTIONS.exists() else None
 
 
 def _fetched(files: DVCFileSystem) -> Predictions | None:
     """The predictions of a revision, from DVC's cache or its remote."""
     folder = Path(tempfile.mkdtemp())
     try:
-        files.get(PREDICTIONS, str(folder / "predictions"), recursive=True)
+        files.get(str(PREDICTIONS), str(folder / "predictions"), recursive=True)
         return Predictions.load(folder / "predictions")
-    except Exception:  # every kind of remote fails in its own way, also for want of its library
+    except Exception:  # each kind of remote fails in its own way, for example without its library
         return None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fit(predictions: Predictions, metrics: Mapping[str, Any]) -> bool:
-    """Whether predictions and metrics are of one run."""
+    """Whether predictions and metrics are from the same run."""
     return all(
         name in predictions.models
         and abs(100 * float((~predictions.correct(name)).mean()) - metrics[name]["top1_error"])
@@ -190,12 +190,12 @@ def _diff(found: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
 
 
 def read_snapshots(repo: Repo, names: str) -> Sequence[Snapshot]:
-    """Those of `NAME,NAME,...`: runs that differ in their seed.
+    """The snapshots of `NAME,NAME,...`: runs with different seeds.
 
     Raises:
-        ValueError: as `read_snapshot`, or if one of them is named twice.
+        UserError: as `read_snapshot`, or if a run is named twice.
     """
     found = [read_snapshot(repo, name.strip()) for name in names.split(",")]
     if len({snapshot.revision for snapshot in found}) < len(found):
-        raise ValueError(f"{names}: a run is named twice; one of each seed is expected")
+        raise UserError(f"{names}: a run is named twice; one run per seed is expected")
     return found

@@ -1,1 +1,1 @@
-"""The one training loop, its checkpoints and its supervised objective."""
+"""The training loop of teachers, baseline and student."""

@@ -1,4 +1,4 @@
-"""The one training loop: teachers, baseline and student differ in their objective alone."""
+"""The training loop: teachers, baseline and student differ only in their objective."""
 
 from __future__ import annotations
 
@@ -7,32 +7,57 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from meal.config.schema import Optimisation, Training
-from meal.data.batches import Purpose, derive_seed
-from meal.interruption import Interrupted, Interruption, noted_signals
-from meal.progress import Progress
-from meal.training.checkpoint import Checkpoints
+from meal.core.errors import UserError
+from meal.core.files import write_csv
+from meal.core.progress import Progress
+from meal.core.seeds import Purpose, derive_seed
+from meal.core.signals import Interrupted, Interruption, recorded_signals
+from meal.models.checkpoint import save
+from meal.models.spec import NetworkSpec
+from meal.training.checkpoints import Checkpoints
 from meal.training.schedule import factor
+from meal.training.settings import Optimisation, Training
 
-History = list[dict[str, float]]
+History = list[dict[str, float]]  # a row of metrics per epoch
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The result of a training run, or of loading weights.
+
+    Attributes:
+        spec: the network's specification.
+        state: its state after the epoch that was best on validation.
+        history: the metrics of each epoch.
+    """
+
+    spec: NetworkSpec
+    state: dict[str, Tensor]
+    history: History
+
+    def save(self, folder: Path, curve: Path) -> None:
+        """Write specification and state to `folder`, and the history to `curve` (CSV)."""
+        save(folder, self.spec, self.state)
+        write_csv(curve, self.history)
 
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters with a learning rate, a decay and a schedule of their own."""
+    """Parameters with their own learning rate, weight decay and schedule."""
 
     parameters: list[nn.Parameter]
     optimisation: Optimisation
 
 
 class Objective(nn.Module, ABC):
-    """What is minimised. A new method is a new objective, and nothing else.
+    """What is minimised. A new method is a new objective and nothing else.
 
     Attributes:
         network: the network that is trained, validated and saved.
@@ -46,7 +71,7 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, *inputs: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """Inputs of one step to the total loss and its named parts, all scalars."""
+        """From the inputs of one step to the total loss and its named parts, all scalars."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +80,22 @@ class Run:
 
     Attributes:
         title: shown beside the progress bar.
+        spec: the specification of the network.
         objective: what is minimised, on its device.
         settings: epochs, batch size, learning rate, precision.
-        seed: decides what layers draw at random.
-        steps_per_epoch: how many steps `batches` yields.
-        batches: from an epoch and a step in it, counted from 0, to the inputs of the steps from
-            there on.
-        validate: from the network in eval mode to its measures; `top1_error` and `nll` choose the
+        seed: for what layers draw at random.
+        steps_per_epoch: how many batches an epoch has.
+        batches: from an epoch and the first step in it, both counted from 0, to the inputs of
+            that step and the following ones.
+        validate: from the network in eval mode to its metrics; `top1_error` and `nll` choose the
             best epoch.
-        checkpoints: where the run's state is kept.
-        ema: decay of a running average of the weights, which is then what is validated and kept.
+        checkpoints: of this run.
+        ema: decay of a moving average of the weights, which then replaces them for validation and
+            in the result; 0 is none.
     """
 
     title: str
+    spec: NetworkSpec
     objective: Objective
     settings: Training
     seed: int
@@ -78,22 +106,20 @@ class Run:
     ema: float = 0.0
 
 
-def train(run: Run) -> tuple[dict[str, Tensor], History]:
+def train(run: Run) -> Trained:
     """Train to the end, resuming from the newest checkpoint of the same run.
 
-    Returns:
-        The network's state after the epoch that was best on validation (lowest error, then lowest
-        likelihood loss), and a row of measures for each epoch.
+    The best epoch is the one with the lowest validation error, then the lowest NLL.
 
     Raises:
-        ValueError: if the loss is not finite; the last checkpoint is kept.
-        Interrupted: if the process was asked to end; the step before is saved.
+        UserError: if the loss is not finite; the last checkpoint is kept.
+        Interrupted: if the process was asked to end; the last step is saved.
     """
     return _Trainer(run).train()
 
 
 def make_optimizer(objective: Objective) -> torch.optim.Optimizer:
-    """SGD over the objective's groups, each with its own rate, momentum and decay."""
+    """SGD over the objective's parameter groups."""
     groups = [
         {
             "params": group.parameters,
@@ -109,15 +135,15 @@ def make_optimizer(objective: Objective) -> torch.optim.Optimizer:
     optimizer = torch.optim.SGD(groups, fused=fused, foreach=not fused)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            # The fused step wants a buffer for all or for none, and a parameter that belongs to
-            # one teacher has no gradient until that teacher speaks. Zeros change no step.
+            # The fused step needs a buffer for all parameters or for none, and those that belong
+            # to one teacher have no gradient before its first step. Zeros change nothing.
             if group["momentum"]:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
 
 
 class _Trainer:
-    """The state of a run, and the loop over its steps; all of the state is in its checkpoints."""
+    """The state of a run, all of which is in its checkpoints, and the loop over its steps."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -130,19 +156,20 @@ class _Trainer:
             self._average = AveragedModel(
                 run.objective.network, multi_avg_fn=get_ema_multi_avg_fn(run.ema), use_buffers=True
             )
-        # The network that is validated and kept.
+        # The network that is validated and returned.
         self._kept = run.objective.network if self._average is None else self._average.module
         self._step = 0  # steps done, over the whole run
-        self._sums: dict[str, Tensor] = {}  # of the loss and its parts, over this epoch so far
+        self._sums: dict[str, Tensor] = {}  # of the loss and its parts, in this epoch so far
         self._history: History = []
         self._best: dict[str, Tensor] | None = None
         self._resume()
 
-    def train(self) -> tuple[dict[str, Tensor], History]:
+    def train(self) -> Trained:
+        """Run the remaining epochs."""
         run, epochs = self._run, self._run.settings.epochs
         total = epochs * run.steps_per_epoch
         with (
-            noted_signals() as interruption,
+            recorded_signals() as interruption,
             Progress(run.title, total, "steps", self._step) as bar,
         ):
             while len(self._history) < epochs:
@@ -150,34 +177,17 @@ class _Trainer:
                 self._end_epoch(bar)
                 self._leave_if_asked(interruption)
         assert self._best is not None
-        return self._best, self._history
+        return Trained(run.spec, self._best, self._history)
 
     def _train_epoch(self, bar: Progress, interruption: Interruption) -> None:
-        """The steps that are left of the epoch."""
-        run, settings = self._run, self._run.settings
-        epoch = len(self._history)
+        """Run the remaining steps of the epoch."""
+        run, epoch = self._run, len(self._history)
         first = self._step - epoch * run.steps_per_epoch
-        if first == run.steps_per_epoch:  # it was saved after its last step, before validation
+        if first == run.steps_per_epoch:  # saved after its last step, before validation
             return
-        autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
-        if settings.precision == "bfloat16":
-            autocast = lambda: torch.autocast(self._device.type, torch.bfloat16)  # noqa: E731
         self._objective.train()
         for inputs in run.batches(epoch, first):
-            for group, schedule in zip(self._optimizer.param_groups, self._schedules, strict=True):
-                share = factor(schedule, self._step, run.steps_per_epoch, settings.epochs)
-                group["lr"] = schedule.lr * share
-            # What layers draw depends on the step alone: nothing to save, nothing to resume.
-            torch.manual_seed(derive_seed(run.seed, Purpose.LAYERS, self._step))
-            with autocast():
-                loss, parts = self._objective(*inputs)
-            if self._device.type == "cpu":  # elsewhere reading the loss would make every step wait
-                self._check_finite(loss, parts)
-            self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self._optimizer.step()
-            if self._average is not None:
-                self._average.update_parameters(self._objective.network)
+            loss, parts = self._optimise(inputs)
             for name, value in {"loss": loss, **parts}.items():
                 summed = self._sums.get(name)
                 self._sums[name] = value.detach() if summed is None else summed + value.detach()
@@ -192,8 +202,32 @@ class _Trainer:
                 self._save()
                 self._leave_if_asked(interruption)
 
+    def _optimise(self, inputs: tuple[Any, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+        """One step of the optimizer; returns the loss and its parts."""
+        run, settings = self._run, self._run.settings
+        for group, schedule in zip(self._optimizer.param_groups, self._schedules, strict=True):
+            scale = factor(schedule, self._step, run.steps_per_epoch, settings.epochs)
+            group["lr"] = schedule.lr * scale
+        # What layers draw depends only on the step, so there is no generator to save.
+        torch.manual_seed(derive_seed(run.seed, Purpose.LAYERS, self._step))
+        with self._autocast():
+            loss, parts = self._objective(*inputs)
+        if self._device.type == "cpu":  # elsewhere, reading the loss synchronises
+            self._check_finite(loss, parts)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimizer.step()
+        if self._average is not None:
+            self._average.update_parameters(self._objective.network)
+        return loss, parts
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self._run.settings.precision == "bfloat16":
+            return torch.autocast(self._device.type, torch.bfloat16)
+        return contextlib.nullcontext()
+
     def _end_epoch(self, bar: Progress) -> None:
-        """Validate, note, keep the best, save."""
+        """Validate, record the row, keep the best state, save a checkpoint."""
         steps = self._run.steps_per_epoch
         means = {name: float(value) / steps for name, value in self._sums.items()}
         if not math.isfinite(means["loss"]):
@@ -201,8 +235,8 @@ class _Trainer:
         row: dict[str, float] = {"epoch": len(self._history) + 1}
         row |= {name: round(value, 6) for name, value in means.items()}
         self._kept.eval()
-        measures = self._run.validate(self._kept)
-        row |= {f"validation_{name}": value for name, value in measures.items()}
+        metrics = self._run.validate(self._kept)
+        row |= {f"validation_{name}": value for name, value in metrics.items()}
         if self._best is None or _rank(row) < min(_rank(earlier) for earlier in self._history):
             self._best = {k: v.detach().cpu().clone() for k, v in self._kept.state_dict().items()}
         self._history.append(row)
@@ -242,7 +276,7 @@ class _Trainer:
         if interruption.requested is not None:
             raise Interrupted(
                 interruption.requested,
-                f"{self._run.title} is saved at step {self._step}; go on with: dvc repro",
+                f"{self._run.title} is saved at step {self._step}; resume with: dvc repro",
             )
 
     def _check_finite(self, loss: Tensor, parts: dict[str, Tensor]) -> None:
@@ -251,7 +285,7 @@ class _Trainer:
                 f"{name}={float(value.detach()):.4g}" for name, value in parts.items()
             )
             rate = self._optimizer.param_groups[0]["lr"]
-            raise ValueError(
+            raise UserError(
                 f"{self._run.title}: the loss is {float(loss.detach())} at step {self._step} "
                 f"(lr={rate:.3g}{', ' + shown if shown else ''}); lower the learning rate or raise "
                 "warmup_epochs"

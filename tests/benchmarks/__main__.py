@@ -30,4 +30,4 @@ BENCHMARKS = {
 }
 
 for name in sys.argv[1:] or BENCHMARKS:
-    BENCHMARKS[name]()  # type: ignore[operator]
+    BENCHMARKS[name]()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import yaml
-
 from tests.benchmarks.common import report
-from tests.conftest import ROOT
+from tests.conftest import recipe_params
 
 
 def run() -> None:
     """The passes at the views and epochs of the Fashion-MNIST recipe; counted, not timed."""
-    params = yaml.safe_load((ROOT / "recipes" / "fashion_mnist.yaml").read_text())
+    params = recipe_params("fashion_mnist")
     teachers, views = len(params["teachers"]), params["views"]["count"]
     epochs = params["distill"]["epochs"]
     rows = [

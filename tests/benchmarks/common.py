@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from meal.files import write_json
-from meal.reporting.evidence import commit, machine
+from meal.core.files import write_json
+from meal.report.evidence import commit, machine
 
 REPORTS = Path("reports/benchmarks")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from meal.nets.spec import NetworkSpec
-from meal.nets.weights import build
+from meal.models.factory import build
+from meal.models.spec import NetworkSpec
 from tests.benchmarks.common import medians, report
 from tests.benchmarks.step_cost import BATCH, spec
 
@@ -21,7 +21,7 @@ def step(
     network = build(network_spec).train()
     images = torch.randn(BATCH, 3, 32, 32)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    network, images = network.to(memory_format=layout), images.to(memory_format=layout)  # type: ignore[call-overload]
+    network, images = network.to(memory_format=layout), images.to(memory_format=layout)
     labels = torch.randint(0, 10, (BATCH,))
     optimizer = torch.optim.SGD(
         network.parameters(), 0.01, 0.9, nesterov=True, fused=fused, foreach=not fused

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pandas as pd
 
-from meal.files import read_json
+from meal.core.files import read_json
 from tests.benchmarks.common import REPORTS
 
 
 def draw() -> None:
     """Draw `step_cost.json` as one SVG."""
-    from meal.reporting.figures import plt, save
+    from meal.report.figures import plt, save
 
-    frame = pd.DataFrame(read_json(REPORTS / "step_cost.json")["rows"])
+    frame = pd.DataFrame(read_json(REPORTS / "step_cost.json", "make bench")["rows"])
     students = list(dict.fromkeys(frame["student"]))
     figure, axes = plt.subplots(1, len(students), figsize=(4.2 * len(students), 3.4), sharey=True)
     for axis, student in zip(axes, students, strict=True):

@@ -11,11 +11,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from meal.data.batches import epoch_batches
-from meal.nets.inference import batch_size, spans
-from meal.nets.weights import build, with_blocks
-from meal.teaching import build as build_module
-from meal.teaching.cache import AnswerCache, create, seal
+from meal.cache.build import view_outputs
+from meal.cache.parts import divide
+from meal.models.factory import build, with_blocks
+from meal.models.prediction import batch_size, spans
+from meal.targets.cache import TargetCache, create, seal
+from meal.views.batches import epoch_batches
 from tests.benchmarks.common import medians, report
 from tests.benchmarks.step_cost import IMAGES, pipeline, spec
 
@@ -77,18 +78,18 @@ def run_views(repeats: int = 5) -> None:
         }
         for name, value in seconds.items()
     ]
-    report("views", rows, "images a second; ratio to the better of torchvision's, 32x32x3")
+    report("views", rows, "images per second; ratio to the better of torchvision's, 32x32x3")
 
 
 def run_cache_build(repeats: int = 3) -> None:
-    """Answering views into a cache against the bare forward of the teacher."""
+    """Building a cache against the bare forward pass of the teacher."""
     rows = []
     views = pipeline()
     for arch, width in (("resnet18", 0.25), ("mobilenet", 1.0)):
         network_spec = spec(arch, width)
         network = with_blocks(build(network_spec), network_spec, 3).eval()
         size = batch_size(network, torch.zeros(1, *views.shape))
-        (part,) = build_module.cut(1, IMAGES)
+        (part,) = divide(1, IMAGES)
         batch = views.view(torch.arange(size), 0)
         with tempfile.TemporaryDirectory() as folder:
             sizes = {"logits": 10, "block1": 16, "block2": 16, "block3": 16}
@@ -98,8 +99,8 @@ def run_cache_build(repeats: int = 3) -> None:
             }
 
             def fill(network: Any = network, arrays: Any = arrays, part: Any = part) -> None:
-                for start, stop, answers in build_module._answers(network, views, part, None):
-                    for name, values in answers.items():
+                for start, stop, outputs in view_outputs(network, views, part, None):
+                    for name, values in outputs.items():
                         arrays[name][0, start:stop] = values
 
             @torch.inference_mode()
@@ -129,7 +130,7 @@ def run_reading(repeats: int = 9) -> None:
         for array, width in (("logits", 10), ("block1", 16), ("block2", 16), ("block3", 16)):
             create(folder / f"{array}.npy", np.dtype("float16"), (2, images, width))[:] = 1
         seal(folder, {"top_k": None, "blocks": {}})
-        cache = AnswerCache(folder, "cache")
+        cache = TargetCache(folder, "cache")
         shuffled = np.random.default_rng(0).permutation(images)
 
         def read(rows: Any) -> None:
@@ -154,5 +155,5 @@ def run_reading(repeats: int = 9) -> None:
         }
         for order, value in seconds.items()
     ]
-    note = "reading batches of 128 answers, logits and three blocks, 50,000 images"
+    note = "reading batches of 128, logits and three blocks, 50,000 images"
     report("cache_reading", rows, note)

@@ -20,7 +20,7 @@ import psutil
 import yaml
 from PIL import Image
 
-from meal.reporting.evidence import header
+from meal.report.evidence import header
 from tests.benchmarks.common import report
 from tests.conftest import ROOT
 from tests.stages.conftest import Project, make_project

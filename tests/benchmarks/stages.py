@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import sys
 import tempfile
@@ -12,26 +13,41 @@ from typing import Any
 import yaml
 
 from tests.benchmarks.common import report
-from tests.conftest import ROOT
+from tests.conftest import recipe_params
 from tests.stages.conftest import Project, make_project
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
-# The libraries that a stage cannot do without, and what ends it at its first step.
-TRAINS = "import meal.training.engine as e; e._train_epoch = lambda *a: os._exit(0)"
-ANSWERS = "import meal.teaching.build as b; b._answers = lambda *a: os._exit(0)"
-# Pydantic loads itself when a class is made: a bare import of it imports nothing.
+# The libraries that a stage cannot do without, and the function whose first call ends it: that of
+# its first step. The other stages run to their end, on tiny data.
+TRAINING = "pydantic, yaml, torch, timm, safetensors.torch, tqdm"
+STEP, OUTPUTS = "meal.training.engine:_Trainer._optimise", "meal.cache.build:view_outputs"
+# Pydantic loads itself when a class is defined: importing it alone loads nothing.
 MODELS = "yaml, pydantic; type('Model', (pydantic.BaseModel,), {})"
 STAGES = {
     "configure": (MODELS, ""),
     "prepare": ("pydantic, yaml, torch, sklearn.datasets, sklearn.model_selection", ""),
-    "teacher vgg": ("pydantic, yaml, torch, timm, safetensors.torch, tqdm", TRAINS),
-    "cache vgg": ("pydantic, yaml, torch, timm, safetensors.torch, tqdm", ANSWERS),
+    "teacher vgg": (TRAINING, STEP),
+    "cache vgg": (TRAINING, OUTPUTS),
     "ensemble": ("pydantic, yaml, torch, safetensors.torch", ""),
-    "baseline": ("pydantic, yaml, torch, timm, safetensors.torch, tqdm", TRAINS),
-    "distill": ("pydantic, yaml, torch, timm, safetensors.torch, tqdm", TRAINS),
+    "baseline": (TRAINING, STEP),
+    "distill": (TRAINING, STEP),
     "evaluate": ("pydantic, yaml, torch, timm, safetensors.torch", ""),
 }
+
+# Runs a stage until the first call of a function, which must exist; exits with 3 if none came.
+UNTIL = """
+import functools, importlib, os, runpy, sys
+stage, target, *sys.argv[1:] = sys.argv[1:]
+if target:
+    module, _, path = target.partition(":")
+    *outer, name = path.split(".")
+    owner = functools.reduce(getattr, outer, importlib.import_module(module))
+    getattr(owner, name)
+    setattr(owner, name, lambda *arguments: os._exit(0))
+runpy.run_module(f"stages.{stage}", run_name="__main__")
+sys.exit(3 if target else 0)
+"""
 
 # A small parent: a child's peak starts from that of the process it was forked from.
 PEAK = """
@@ -41,39 +57,34 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
 
-def _seconds(project: Project, code: str) -> float:
+def seconds(project: Project, *command: str) -> float:
+    """Seconds that a command takes."""
     started = time.perf_counter()
-    project.run("python", "-c", code)
+    project.run(*command)
     return time.perf_counter() - started
 
 
-def _start(stage: str, stop: str) -> str:
+def until(stage: str, target: str) -> tuple[str, ...]:
+    """The command that runs a stage to the first call of `target`, or to its end."""
     name, *arguments = stage.split()
-    argv = ["-m", *arguments]
-    return (
-        f"import os, sys; {stop or 'pass'}; sys.argv = {argv!r}; import runpy; "
-        f"runpy.run_module('stages.{name}', run_name='__main__')"
-    )
+    return ("python", "-c", UNTIL, name, target, *arguments)
 
 
-def run_startup(repeats: int = 2) -> None:
+def run_startup(repeats: int = 3) -> None:
     """Seconds until the first step, over the bare import of what the stage needs."""
     with tempfile.TemporaryDirectory() as folder:
         project = make_project(Path(folder) / "project")
         project.run("dvc", "repro")
-        idle = []
-        for _ in range(repeats):
-            started = time.perf_counter()
-            assert project.stages_run("dvc", "repro") == []
-            idle.append(time.perf_counter() - started)
+        idle = [seconds(project, "dvc", "repro") for _ in range(repeats)]
         rows: list[dict[str, Any]] = [
             {"stage": "dvc repro, nothing to do", "seconds": round(statistics.median(idle), 2)}
         ]
-        for stage, (libraries, stop) in STAGES.items():
+        for stage, (libraries, target) in STAGES.items():
             bare, full = [], []
+            shutil.rmtree(project.folder / ".checkpoints", ignore_errors=True)
             for _ in range(repeats):
-                bare.append(_seconds(project, f"import {libraries}"))
-                full.append(_seconds(project, _start(stage, stop)))
+                bare.append(seconds(project, "python", "-c", f"import {libraries}"))
+                full.append(seconds(project, *until(stage, target)))
             rows.append(
                 {
                     "stage": stage,
@@ -92,7 +103,8 @@ def run_memory() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         project = make_project(Path(folder) / "project")
-        params = yaml.safe_load((ROOT / "recipes" / "fashion_mnist.yaml").read_text())
+        params = recipe_params("fashion_mnist")
+        params["data"]["root"] = str(FASHION_MNIST)
         params["teachers"] = ["resnet"]
         params["views"]["count"] = 2
         for section in ("teaching", "distill"):

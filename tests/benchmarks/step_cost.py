@@ -1,6 +1,6 @@
 """A step of distillation over a step of plain supervised training, same student, batch 128.
 
-Teachers' answers come from a cache, or from the official five teachers running online.
+Teachers' outputs come from a cache, or from the five official teachers running online.
 """
 
 from __future__ import annotations
@@ -14,20 +14,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from meal.config.schema import Distill, Training
-from meal.data.pipelines import PlainPipeline, ViewPipeline
 from meal.data.stores import ArrayStore
-from meal.data.views import PaddedCrops
-from meal.distillation.objective import DistillationObjective
+from meal.distill.objective import DistillationObjective
+from meal.distill.settings import Distill
+from meal.distill.teachers import TargetReader, ViewBatch
+from meal.ensemble.build import build_ensemble
+from meal.ensemble.settings import EnsembleSlice
 from meal.evaluation.costs import count
-from meal.nets import weights
-from meal.nets.spec import NetworkSpec
-from meal.nets.weights import build, with_blocks
-from meal.teaching.cache import NETWORK, seal
-from meal.teaching.ensemble import Ensemble, build_ensemble
-from meal.teaching.targets import TargetReader, ViewBatch
+from meal.models.checkpoint import save
+from meal.models.factory import build, with_blocks
+from meal.models.spec import NetworkSpec
+from meal.supervised.objective import SupervisedObjective
+from meal.targets.cache import NETWORK, seal
+from meal.targets.ensemble import Ensemble
 from meal.training.engine import Objective, make_optimizer
-from meal.training.supervised import SupervisedObjective
+from meal.training.settings import Training
+from meal.views.families import PaddedCrops
+from meal.views.pipelines import PlainPipeline, ViewPipeline
 from tests.benchmarks.common import medians, report
 
 CPU = torch.device("cpu")
@@ -46,7 +49,7 @@ def spec(arch: str, width: float = 1.0) -> NetworkSpec:
 
 
 def make_teachers(folder: Path, archs: Sequence[str], number: int, online: bool) -> Ensemble:
-    """An ensemble of `number` teachers with answers drawn at random, or networks to run."""
+    """An ensemble of `number` teachers with random cached outputs, or with networks to run."""
     generator = np.random.default_rng(0)
     names = [f"teacher{index}" for index in range(number)]
     for index, name in enumerate(names):
@@ -58,7 +61,7 @@ def make_teachers(folder: Path, archs: Sequence[str], number: int, online: bool)
         }
         if online:
             network_spec = spec(archs[index % len(archs)])
-            weights.save(path / NETWORK, network_spec, build(network_spec, index).state_dict())
+            save(path / NETWORK, network_spec, build(network_spec, index).state_dict())
         else:
             sizes = {"logits": CLASSES, "block1": 16, "block2": 16, "block3": 16}
             for array, size in sizes.items():
@@ -77,7 +80,9 @@ def make_teachers(folder: Path, archs: Sequence[str], number: int, online: bool)
                 "blocks": {str(block): unit for block in (1, 2, 3)},
             },
         )  # fmt: skip
-    build_ensemble(names, folder / "caches", folder / "ensemble", np.zeros(10, dtype=np.int64))
+    config = EnsembleSlice(teachers=names)
+    labels = np.zeros(10, dtype=np.int64)
+    build_ensemble(config, folder / "caches", folder / "ensemble", labels)
     return Ensemble(folder / "ensemble")
 
 
@@ -85,7 +90,7 @@ def pipeline() -> ViewPipeline:
     """Random images of CIFAR's shape."""
     images = torch.randint(0, 256, (IMAGES, 32, 32, 3), dtype=torch.uint8)
     return ViewPipeline(
-        PlainPipeline(ArrayStore(images), [0.5] * 3, [0.25] * 3, CPU), PaddedCrops(0, 4, True)
+        PlainPipeline(ArrayStore(images), [0.5] * 3, [0.25] * 3, CPU), PaddedCrops(0, 4, True, 162)
     )
 
 
@@ -143,7 +148,7 @@ def _rows(step: int) -> torch.Tensor:
 def cached_seconds(
     student: NetworkSpec, views: ViewPipeline, number: int, repeats: int
 ) -> dict[str, float]:
-    """Seconds of a supervised step, and of steps with answers from the caches of `number`."""
+    """Seconds of a supervised step, and of steps with the caches of `number` teachers."""
     with tempfile.TemporaryDirectory() as folder:
         ensemble = make_teachers(Path(folder), OFFICIAL, number, online=False)
         sides = {"supervised": supervised_step(student, views)}
@@ -157,7 +162,7 @@ def cached_seconds(
 def online_ratio(
     student: NetworkSpec, views: ViewPipeline, archs: Sequence[str], number: int, repeats: int
 ) -> float:
-    """A step with `number` teachers running, their mean speaking, over a supervised step."""
+    """A step with the mean of `number` online teachers, over a supervised step."""
     with tempfile.TemporaryDirectory() as folder:
         ensemble = make_teachers(Path(folder), archs, number, online=True)
         online = distillation_step(student, views, ensemble, selection="mean")

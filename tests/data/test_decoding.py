@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from meal.core.errors import UserError
 from meal.data.decoding import decode
-from tests.data.files import as_bytes, picture
+from tests.files import as_bytes, picture
 
 
 def square(color: object, mode: str = "RGB", side: int = 8) -> Image.Image:
@@ -151,16 +152,16 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_is_no_whole_image_is_refused(name: str) -> None:
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         decode(BROKEN[name], 8)
     assert "\n" not in str(error.value) and "0x" not in str(error.value)
 
 
 def test_a_bomb_is_called_one() -> None:
-    with pytest.raises(ValueError, match="Pillow's limit"):
+    with pytest.raises(UserError, match="Pillow's limit"):
         decode(bomb(), 8)
 
 
 def test_grey_levels_that_are_no_whole_numbers_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no whole numbers"):
+    with pytest.raises(UserError, match="floating-point grey levels"):
         decode(as_bytes(square(0.5, "F"), "TIFF"), 8)

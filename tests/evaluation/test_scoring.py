@@ -1,4 +1,4 @@
-"""All models scored one after the other, and their answers kept."""
+"""All models scored one after the other, and their predictions kept."""
 
 from __future__ import annotations
 
@@ -11,37 +11,38 @@ import torch
 
 from meal.evaluation.curves import write_tables
 from meal.evaluation.predictions import Predictions
-from meal.evaluation.scoring import Answered, score_models
+from meal.evaluation.scoring import ModelOutputs, score_models
 from meal.evaluation.timings import measure
 from meal.metrics import log_softmax
-from meal.nets.spec import NetworkSpec
+from meal.models.spec import NetworkSpec
 
 LABELS, CHECKED = np.arange(60) % 6, np.arange(30) % 6
 NAMES = ["teachers/a", "teachers/b", "ensemble", "ensemble_fitted", "baseline", "student"]
 
 
-def answered() -> Iterator[Answered]:
+def outputs() -> Iterator[ModelOutputs]:
     for seed, name in enumerate(NAMES):
         generator = np.random.default_rng(seed)
         sides = [
             log_softmax(2 * np.eye(6)[labels] + generator.normal(size=(len(labels), 6)))
             for labels in (LABELS, CHECKED)
         ]
-        yield name, sides[0], sides[1]
+        yield ModelOutputs(name, sides[0], sides[1])
 
 
 @pytest.fixture
 def predictions() -> Predictions:
     card = {"classes": list("abcdef"), "images": "0"}
-    return score_models(answered(), LABELS, CHECKED, card)[1]
+    return score_models(outputs(), LABELS, CHECKED, card).predictions
 
 
-def test_every_model_has_every_measure() -> None:
-    scores, _ = score_models(answered(), LABELS, CHECKED, {"classes": list("abcdef")})
-    measures = {"top1_error", "top5_error", "nll", "brier", "ece", "ece_scaled", "temperature"}
+def test_every_model_has_every_metric() -> None:
+    card = {"classes": list("abcdef")}
+    scores = score_models(outputs(), LABELS, CHECKED, card).metrics
+    metrics = {"top1_error", "top5_error", "nll", "brier", "ece", "ece_scaled", "temperature"}
     for model in ("student", "baseline", "ensemble", "ensemble_fitted"):
-        assert set(scores[model]) == measures
-    assert set(scores["teachers"]) == {"a", "b"} and set(scores["teachers"]["a"]) == measures
+        assert set(scores[model]) == metrics
+    assert set(scores["teachers"]) == {"a", "b"} and set(scores["teachers"]["a"]) == metrics
     assert set(scores["vote"]) == {"top1_error"}
     for rival in ("ensemble", "baseline"):
         row = scores["significance"][f"student_minus_{rival}"]
@@ -55,19 +56,19 @@ def test_predictions_come_back_as_they_were(predictions: Predictions, tmp_path: 
     again = Predictions.load(tmp_path / "predictions")
     assert list(again.models) == NAMES and list(again.teachers) == ["a", "b"]
     assert np.array_equal(again.labels, LABELS) and again.card["classes"] == list("abcdef")
-    student = dict(zip(NAMES, answered(), strict=True))["student"][1]
+    student = dict(zip(NAMES, outputs(), strict=True))["student"].test
     own = again.models["student"]
-    assert np.array_equal(own.answers, student.argmax(axis=1))
+    assert np.array_equal(own.predicted, student.argmax(axis=1))
     assert own.log_likelihood == pytest.approx(student[np.arange(60), LABELS], abs=1e-6)
     assert own.confidence == pytest.approx(np.exp(student.max(axis=1)), abs=1e-6)
-    bytes_per_answer = sum(f.stat().st_size for f in (tmp_path / "predictions").iterdir())
-    assert bytes_per_answer < 60 * len(NAMES) * 16 + 6000  # small: 16 bytes an answer
+    size = sum(f.stat().st_size for f in (tmp_path / "predictions").iterdir())
+    assert size < 60 * len(NAMES) * 16 + 6000  # small: 16 bytes per prediction
 
 
 def test_the_tables_that_dvc_draws(predictions: Predictions, tmp_path: Path) -> None:
     write_tables(predictions, tmp_path)
     rows = [row.split(",") for row in (tmp_path / "confusion.csv").read_text().splitlines()]
-    assert rows[0] == ["label", "answer", "images"]
+    assert rows[0] == ["label", "prediction", "images"]
     assert sum(int(images) for *_, images in rows[1:]) == 60
     curve = (tmp_path / "reliability" / "student.csv").read_text().splitlines()
     assert curve[0] == "confidence,accuracy,images"

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from meal.evaluation.comparison import compare_models
-from meal.evaluation.predictions import ModelAnswers
+from meal.evaluation.predictions import ModelPredictions
 from meal.evaluation.significance import (
     Interval,
     error_difference,
@@ -170,7 +170,7 @@ def test_all_measures_are_better_when_lower() -> None:
     labels = np.arange(300) % 3
     sure = log_softmax(3.0 * np.eye(3)[labels] + GENERATOR.normal(size=(300, 3)) * 0.3)
     unsure = log_softmax(0.5 * np.eye(3)[labels] + GENERATOR.normal(size=(300, 3)))
-    models = [ModelAnswers.of(answers, labels) for answers in (sure, unsure)]
+    models = [ModelPredictions.of(answers, labels) for answers in (sure, unsure)]
     found = compare_models(labels, *models)
     assert {interval.reading for interval in found.intervals.values()} == {"lower"}
     assert found.mcnemar.p < 0.01 and found.mcnemar.first_only > found.mcnemar.second_only

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from meal.core.errors import UserError
 from meal.experiments.sweep import plan
 from tests.conftest import ROOT
 
@@ -50,5 +51,5 @@ def test_names_follow_from_all_parameters(tmp_path: Path) -> None:
 def test_a_fault_in_any_combination_is_found_before_the_first_runs(
     grid: list[str], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         plan(grid, PARAMS)

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from meal.core.errors import UserError
 from meal.experiments.table import select, summarise
 
 
@@ -34,13 +35,13 @@ def row(table: pd.DataFrame, mode: str, blocks: str) -> pd.Series:
     return chosen.iloc[0]
 
 
-def test_mean_and_deviation_over_the_seeds() -> None:
+def test_mean_and_std_over_the_seeds() -> None:
     table = summarise(runs(), {})
     assert "student" not in table.columns and "difference" not in table.columns
     found = row(table, "minimax", "[]")
     assert found["seeds"] == 3
     assert found["mean"] == pytest.approx((5.5 + 6.7 + 9.0) / 3)
-    assert found["deviation"] == pytest.approx(np.std([5.5, 6.7, 9.0], ddof=1))
+    assert found["std"] == pytest.approx(np.std([5.5, 6.7, 9.0], ddof=1))
 
 
 def test_differences_are_paired_by_seed_and_hold_the_other_parameters() -> None:
@@ -59,26 +60,26 @@ def test_differences_are_paired_by_seed_and_hold_the_other_parameters() -> None:
 
 def test_one_seed_says_nothing() -> None:
     table = summarise(runs().query("`distill.seed` == 0"), {"distill.adversarial": "off"})
-    assert row(table, "minimax", "[1]")["reading"] == "one seed says nothing"
+    assert row(table, "minimax", "[1]")["reading"] == "one seed gives no interval"
 
 
 def test_where_keeps_the_rows_of_a_value() -> None:
     chosen = select(runs(), {"distill.blocks": "[1]", "distill.seed": "2.0"})
     assert sorted(chosen["score"]) == [2.9, 4.0]
-    with pytest.raises(
-        ValueError, match=r"distill.seed=7: no experiment has it; there are: 0, 1, 2"
-    ):
+    with pytest.raises(UserError, match=r"distill.seed=7: no experiment has it; allowed: 0, 1, 2"):
         select(runs(), {"distill.seed": "7"})
-    with pytest.raises(ValueError, match=r"distill.sed: not a parameter"):
+    with pytest.raises(UserError, match=r"distill.sed: not a parameter"):
         select(runs(), {"distill.sed": "7"})
 
 
 def test_a_reference_that_does_not_vary_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"student: not varied here; varied: distill.adversarial"):
+    with pytest.raises(
+        UserError, match=r"student: it does not vary; these do: distill.adversarial"
+    ):
         summarise(runs(), {"student": "resnet"})
 
 
 def test_unequal_scores_of_equal_parameters_are_an_error() -> None:
     twice = pd.concat([runs(), runs().head(1).assign(score=9.9)])
-    with pytest.raises(ValueError, match="equal parameters have unequal scores"):
+    with pytest.raises(UserError, match="equal parameters have different scores"):
         summarise(twice, {})

@@ -16,13 +16,28 @@ import yaml
 
 from tests.conftest import ROOT
 
+# Imported by every Python process of the first run: notes which modules a stage has loaded.
+RECORDER = """
+import atexit, os, sys
+def record():
+    main = getattr(sys.modules["__main__"], "__spec__", None)
+    if main is not None and main.name.startswith("stages."):
+        files = [getattr(m, "__file__", None) for m in list(sys.modules.values())]
+        name = "@".join([main.name.removeprefix("stages."), *sys.argv[1:]])
+        with open(os.path.join(os.environ["LOADED_MODULES"], name), "w") as note:
+            note.write("\\n".join(file for file in files if file))
+atexit.register(record)
+"""
+
 
 def tiny_params() -> dict[str, Any]:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["teachers"] = ["vgg", "resnet", "preact"]
+    params["networks"]["own"] = {"arch": "networks.example:small_convnet"}
     params["student"] = "resnet"
     for network in params["networks"].values():
-        network["width"] = 0.07
+        if ":" not in network["arch"]:
+            network["width"] = 0.07
     params["views"]["count"] = 2
     params["teaching"].update(epochs=1, warmup_epochs=0)
     params["distill"].update(epochs=2, warmup_epochs=0)
@@ -34,12 +49,14 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.first_run: list[str] = []
+        self.loaded: dict[str, set[str]] = {}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        self._environment = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"}
+        self.environment = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1"}
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         result = subprocess.run(
-            command, cwd=self.folder, env=self._environment, capture_output=True, text=True
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True
         )
         assert not check or result.returncode == 0, result.stdout + result.stderr
         return result
@@ -58,7 +75,7 @@ class Project:
 
 def make_project(folder: Path) -> Project:
     folder.mkdir()
-    for name in ("meal", "stages", "networks"):
+    for name in ("meal", "stages", "networks", "recipes"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
@@ -79,7 +96,20 @@ def make_project(folder: Path) -> Project:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A project that has been run once and committed, in a folder with a space in its name."""
     made = make_project(tmp_path_factory.mktemp("projects") / "a project")
-    made.first_run = made.stages_run("dvc", "repro")  # type: ignore[attr-defined]
+    recorder, notes = (tmp_path_factory.mktemp(name) for name in ("recorder", "notes"))
+    (recorder / "sitecustomize.py").write_text(RECORDER)
+    usual = dict(made.environment)
+    made.environment |= {"PYTHONPATH": str(recorder), "LOADED_MODULES": str(notes)}
+    made.first_run = made.stages_run("dvc", "repro")
+    made.environment = usual
+    made.loaded = {
+        note.name: {
+            str(Path(file).relative_to(made.folder))
+            for file in note.read_text().splitlines()
+            if Path(file).is_relative_to(made.folder)
+        }
+        for note in notes.iterdir()
+    }
     made.commit("first run")
     yield made
 

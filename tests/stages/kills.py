@@ -18,8 +18,8 @@ from pathlib import Path
 
 import yaml
 
-from meal.files import sha256
-from tests.data.files import write_classes
+from meal.core.digests import sha256
+from tests.files import write_classes
 from tests.stages.conftest import Project, make_project, tiny_params
 
 OUTPUTS = {
@@ -140,7 +140,7 @@ class Target:
                 path.unlink(missing_ok=True)
 
     def _hashes(self, stage: str) -> dict[str, str]:
-        hashes = {}
+        hashes: dict[str, str] = {}
         for name in OUTPUTS[stage]:
             path = self.project.folder / name
             files = sorted(path.rglob("*")) if path.is_dir() else [path]

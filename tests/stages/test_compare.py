@@ -181,7 +181,7 @@ def test_a_clone_without_the_data_is_reviewed_by_the_workflow_itself(
         "GITHUB_SERVER_URL": "https://github.example", "GITHUB_REPOSITORY": "someone/meal",
         "HEAD_SHA": "0123456789",
     }  # fmt: skip
-    clone._environment |= {**given, "PATH": f"{sys.prefix}/bin{os.pathsep}{os.environ['PATH']}"}
+    clone.environment |= {**given, "PATH": f"{sys.prefix}/bin{os.pathsep}{os.environ['PATH']}"}
     for command in commands:
         clone.run("bash", "-euo", "pipefail", "-c", command)
     text = summary.read_text()

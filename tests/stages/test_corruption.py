@@ -14,11 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from meal.core.errors import UserError
+from meal.core.files import read_sealed
+from meal.core.paths import SIGNIFICANCE
 from meal.data.prepared import SPLITS, open_prepared
-from meal.evaluation.predictions import Predictions
-from meal.nets import weights
-from meal.teaching.cache import AnswerCache
-from meal.teaching.ensemble import Ensemble
+from meal.evaluation.predictions import FIX, Predictions
+from meal.models.checkpoint import load
+from meal.targets.cache import TargetCache
+from meal.targets.ensemble import Ensemble
 from tests.stages.conftest import Project
 
 
@@ -30,10 +33,10 @@ def open_data(folder: Path) -> None:
 
 
 def open_cache(folder: Path) -> None:
-    check_answers(AnswerCache(folder, f"cache@{folder.name}"))
+    check_answers(TargetCache(folder, f"cache@{folder.name}"))
 
 
-def check_answers(cache: AnswerCache) -> None:
+def check_answers(cache: TargetCache) -> None:
     for name in cache.manifest["files"]:
         cache.array(name.removesuffix(".npy"))
 
@@ -44,14 +47,19 @@ def open_ensemble(folder: Path) -> None:
         check_answers(cache)
 
 
+def open_predictions(folder: Path) -> None:
+    Predictions.load(folder)
+    read_sealed(folder / SIGNIFICANCE.name, FIX)
+
+
 OPENERS: dict[str, Callable[[Path], object]] = {
     "data": open_data,
-    "teachers/vgg": weights.load,
+    "teachers/vgg": load,
     "caches/vgg": open_cache,
     "ensemble": open_ensemble,
-    "baseline": weights.load,
-    "student": weights.load,
-    "predictions": Predictions.load,
+    "baseline": load,
+    "student": load,
+    "predictions": open_predictions,
 }
 
 
@@ -106,11 +114,11 @@ def test_damage_is_noticed_named_and_comes_with_what_mends_it(
     for file in files:
         content = file.read_bytes()
         damage(file)
-        with pytest.raises(ValueError) as error:
+        with pytest.raises(UserError) as error:
             OPENERS[name](artifacts / name)
         message = str(error.value)
         assert file.name in message, (file, message)
-        assert "mend it with: dvc repro" in message and "\n" not in message
+        assert "fix: dvc repro" in message and "\n" not in message
         file.write_bytes(content)
 
 
@@ -136,7 +144,7 @@ def test_what_the_message_names_mends_bits_that_a_disk_has_spoiled(
             opened.write(content)
         file.chmod(known.st_mode & 0o777)
         os.utime(file, ns=(known.st_atime_ns, known.st_mtime_ns))
-        with pytest.raises(ValueError) as error:
+        with pytest.raises(UserError) as error:
             OPENERS[name](folder)
         command = str(error.value).partition("mend it with: ")[2]
         clean.run(*command.split())

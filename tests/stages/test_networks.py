@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from meal.files import sha256
+from meal.core.digests import sha256
 from tests.stages.conftest import Project
 
 pytestmark = pytest.mark.slow

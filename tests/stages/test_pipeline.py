@@ -6,15 +6,13 @@ The tests share one project and put it back to its first commit, where nothing i
 from __future__ import annotations
 
 import json
-import re
-import shlex
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.conftest import ROOT
-from tests.data.test_sources import write_fashion_mnist
+from tests.conftest import recipe_params
+from tests.datasets.test_sources import write_fashion_mnist
 from tests.stages.conftest import Project, make_project
 
 AFTER_DISTILL = ["distill", "evaluate", "report"]
@@ -25,7 +23,7 @@ ALL = [
 
 
 def test_a_first_run_runs_every_stage_once(project: Project) -> None:
-    assert sorted(project.first_run) == sorted(ALL)  # type: ignore[attr-defined]
+    assert sorted(project.first_run) == sorted(ALL)
 
 
 def test_a_second_run_has_nothing_to_do(clean: Project) -> None:
@@ -143,19 +141,11 @@ def test_a_fresh_clone_tells_that_the_lock_fits(clean: Project) -> None:
     clean.run("git", "clone", "-q", str(clean.folder), str(clone.folder))
     dry = ("dvc", "repro", "--dry", "--allow-missing")
     assert clone.stages_run(*dry) == []
-    path = clone.folder / "meal/distillation/similarity.py"
+    path = clone.folder / "meal/distill/similarity.py"
     path.write_text(path.read_text() + "\n# a comment\n")
     unfit = clone.run(*dry, check=False)
     assert unfit.returncode != 0 or "Running stage" in unfit.stdout
     assert "distill" in unfit.stdout + unfit.stderr
-
-
-def recipes() -> dict[str, list[str]]:
-    """The flags of the README's table of recipes."""
-    row = re.compile(r"^\| `(.*)` \| .* \| `(-S .*)` \|$", re.MULTILINE)
-    return {
-        name: shlex.split(flags) for name, flags in row.findall((ROOT / "README.md").read_text())
-    }
 
 
 CACHES = [f"cache@{name}" for name in ("preact", "resnet", "vgg")]
@@ -171,12 +161,10 @@ STAGES_OF_RECIPES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STAGES_OF_RECIPES)
-def test_the_recipes_of_the_readme_run(name: str, clean: Project) -> None:
-    assert set(recipes()) == set(STAGES_OF_RECIPES)
+def test_the_recipes_of_the_method_run(name: str, clean: Project) -> None:
     clean.run("cp", "artifacts/baseline/weights.safetensors", "start.safetensors")
-    digest = clean.run("sha256sum", "start.safetensors").stdout.split()[0]
-    flags = [flag.replace("DIGEST", digest) for flag in recipes()[name]]
-    run = clean.stages_run("dvc", "exp", "run", "distill", *flags)
+    clean.run("python", "-m", "meal", "recipe", name, "--write")
+    run = clean.stages_run("dvc", "repro", "distill")
     assert sorted(run) == sorted(STAGES_OF_RECIPES[name])
     scores = json.loads(clean.read("reports/validation.json"))
     assert set(scores) >= {"student", "ensemble", "ensemble_fitted", "teachers", "gain"}
@@ -186,7 +174,7 @@ def test_the_recipes_of_the_readme_run(name: str, clean: Project) -> None:
 def test_the_fashion_mnist_recipe_runs_on_miniature_files(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project")
     write_fashion_mnist(tmp_path / "files", ".gz", train=300)
-    params = yaml.safe_load((ROOT / "recipes/fashion_mnist.yaml").read_text())
+    params = recipe_params("fashion_mnist")
     params["data"]["root"] = str(tmp_path / "files")
     params["views"]["count"] = 2
     for section in ("teaching", "distill"):

@@ -5,6 +5,7 @@ import multiprocessing
 import re
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from meal.config.schema import Optimisation, Runtime, Training
-from meal.config.slices import SupervisedSlice
-from meal.data.batches import Purpose
+from meal.core.device import select_device
+from meal.core.errors import UserError
+from meal.core.progress import Progress
+from meal.core.seeds import Purpose
+from meal.core.signals import Interrupted
+from meal.core.work import WorkFolder
 from meal.data.prepared import Prepared
-from meal.device import select_device
-from meal.interruption import Interrupted
-from meal.progress import Progress
-from meal.training import supervised
-from meal.training.checkpoint import Checkpoints
-from meal.training.engine import Objective, ParameterGroup, Run, train
+from meal.models.spec import NetworkSpec
+from meal.supervised import run as supervised
+from meal.supervised.run import train_supervised
+from meal.supervised.settings import SupervisedSlice
+from meal.training.checkpoints import Checkpoints
+from meal.training.engine import Objective, ParameterGroup, Run, Trained, train
 from meal.training.schedule import factor
-from meal.training.supervised import train_supervised
-from meal.work import WorkFolder
+from meal.training.settings import Optimisation, Training
 
 CPU = torch.device("cpu")
 
@@ -34,7 +37,7 @@ def config(**changes: Any) -> SupervisedSlice:
         {
             "name": "one",
             "network": {"arch": "tiny", "seed": 0},
-            "views": {"seed": 0, "crop_padding": 1, "flip": False},
+            "views": {"seed": 0, "crop_padding": 1, "flip": False, "size": 9},
             "training": {"epochs": 6, "batch_size": 32, "lr": 0.1, **changes},
         }
     )
@@ -42,14 +45,20 @@ def config(**changes: Any) -> SupervisedSlice:
 
 def run_supervised(
     data: Prepared, folder: Path, purpose: Purpose = Purpose.TEACHER, **changes: Any
-):
+) -> tuple[Trained, WorkFolder]:
     work = WorkFolder(folder, "teacher@one", {"config": str(changes)})
     made = Checkpoints(work)
     return train_supervised("teacher one", purpose, config(**changes), data, CPU, made), work
 
 
+def assert_same(first: Trained, second: Trained) -> None:
+    assert first.history == second.history
+    assert all(torch.equal(first.state[name], second.state[name]) for name in first.state)
+
+
 def test_training_learns_and_keeps_the_best_epoch(data: Prepared, tmp_path: Path) -> None:
-    (_, state, history), _ = run_supervised(data, tmp_path / "work")
+    trained, _ = run_supervised(data, tmp_path / "work")
+    state, history = trained.state, trained.history
     assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5, 6]
     assert history[-1]["loss"] < 0.8 * history[0]["loss"]
     best = min(history, key=lambda row: (row["validation_top1_error"], row["validation_nll"]))
@@ -60,11 +69,10 @@ def test_training_learns_and_keeps_the_best_epoch(data: Prepared, tmp_path: Path
 def test_the_same_seed_gives_the_same_bytes_and_purposes_differ(
     data: Prepared, tmp_path: Path
 ) -> None:
-    (_, first, _), _ = run_supervised(data, tmp_path / "a", epochs=2)
-    (_, again, _), _ = run_supervised(data, tmp_path / "b", epochs=2)
-    (_, baseline, _), _ = run_supervised(data, tmp_path / "c", Purpose.BASELINE, epochs=2)
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(first["5.weight"], baseline["5.weight"])
+    first, again = (run_supervised(data, tmp_path / name, epochs=2)[0] for name in "ab")
+    baseline, _ = run_supervised(data, tmp_path / "c", Purpose.BASELINE, epochs=2)
+    assert_same(first, again)
+    assert not torch.equal(first.state["5.weight"], baseline.state["5.weight"])
 
 
 def test_nothing_listens_to_the_maps_of_a_network_that_learns_labels(
@@ -87,7 +95,7 @@ def test_nothing_listens_to_the_maps_of_a_network_that_learns_labels(
 def test_an_interrupted_run_ends_with_the_same_bytes(
     stop_after: int, data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (_, whole, history), _ = run_supervised(data, tmp_path / "whole")
+    whole, _ = run_supervised(data, tmp_path / "whole")
     save = Checkpoints.save
 
     def save_and_die(self: Checkpoints, step: int, state: dict[str, Any]) -> None:
@@ -98,9 +106,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Checkpoints, "save", save_and_die)
         run_supervised(data, tmp_path / "parts")
-    (_, resumed, resumed_history), _ = run_supervised(data, tmp_path / "parts")
-    assert resumed_history == history
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert_same(whole, run_supervised(data, tmp_path / "parts")[0])
 
 
 def test_other_parameters_never_use_these_checkpoints(data: Prepared, tmp_path: Path) -> None:
@@ -112,17 +118,17 @@ def test_other_parameters_never_use_these_checkpoints(data: Prepared, tmp_path: 
 
 
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
-    data: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Prepared, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (_, whole, _), work = run_supervised(data, tmp_path / "work", epochs=3)
+    whole, work = run_supervised(data, tmp_path / "work", epochs=3)
     newest = work.path / "000000009.pt"
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
     work.release()  # as when the owner dies
-    (_, resumed, _), _ = run_supervised(data, tmp_path / "work", epochs=3)
-    assert "000000009.pt is damaged" in capsys.readouterr().out
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    resumed, _ = run_supervised(data, tmp_path / "work", epochs=3)
+    assert "000000009.pt is damaged" in caplog.text
+    assert_same(whole, resumed)
 
 
 def test_the_last_two_checkpoints_are_kept(data: Prepared, tmp_path: Path) -> None:
@@ -135,7 +141,7 @@ def test_the_last_two_checkpoints_are_kept(data: Prepared, tmp_path: Path) -> No
 def test_two_owners_of_one_folder_are_impossible(tmp_path: Path) -> None:
     work = WorkFolder(tmp_path, "distill", {"a": 1})
     for parameters in (1, 2):  # other parameters would write the same outputs
-        with pytest.raises(ValueError, match=r"distill is already being run by process \d+"):
+        with pytest.raises(UserError, match=r"distill is already being run by process \d+"):
             WorkFolder(tmp_path, "distill", {"a": parameters})
     WorkFolder(tmp_path, "baseline", {"a": 1})
     work.release()  # as when the owner dies
@@ -180,6 +186,7 @@ class Line(Objective):
 def line_run(tmp_path: Path, settings: Training, **changes: Any) -> Run:
     options: dict[str, Any] = {
         "title": "line",
+        "spec": NetworkSpec("line", 1.0, 1, 1, 1),
         "objective": Line([settings, Optimisation(lr=0.01, schedule="constant")]),
         "settings": settings,
         "seed": 0,
@@ -192,7 +199,7 @@ def line_run(tmp_path: Path, settings: Training, **changes: Any) -> Run:
 
 
 def epoch_of(network: nn.Module) -> float:
-    return float(network.weight.detach())  # type: ignore[arg-type, operator]
+    return float(network.weight.detach())  # type: ignore[operator]
 
 
 def test_each_group_follows_its_own_schedule(
@@ -220,12 +227,12 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_checkpoint(
 ) -> None:
     settings = Training(lr=0.1, epochs=3, batch_size=4)
 
-    def batches(epoch: int, first: int):
+    def batches(epoch: int, first: int) -> Iterator[tuple[torch.Tensor]]:
         yield (torch.ones(4, 1),)
         yield (torch.full((4, 1), math.nan if epoch == 1 else 1.0),)
 
     run = line_run(tmp_path, settings, batches=batches)
-    with pytest.raises(ValueError, match=r"line: the loss is nan at step 3 \(lr=.*error=nan\)"):
+    with pytest.raises(UserError, match=r"line: the loss is nan at step 3 \(lr=.*error=nan\)"):
         train(run)
     state = run.checkpoints.load()
     assert state is not None
@@ -235,11 +242,11 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_checkpoint(
 
 def test_an_absent_gpu_is_an_error_that_says_so() -> None:
     if torch.cuda.is_available():
-        assert select_device(Runtime()).type == "cuda"
+        assert select_device("auto").type == "cuda"
     else:
-        assert select_device(Runtime()).type == "cpu"
-        with pytest.raises(ValueError, match=r"runtime.device='cuda': no CUDA device is here"):
-            select_device(Runtime(device="cuda"))
+        assert select_device("auto").type == "cpu"
+        with pytest.raises(UserError, match=r"runtime.device='cuda': no CUDA device found"):
+            select_device("cuda")
 
 
 def test_schedules_by_hand() -> None:
@@ -253,9 +260,9 @@ def test_schedules_by_hand() -> None:
 
 
 def test_bfloat16_trains(data: Prepared, tmp_path: Path) -> None:
-    (_, state, history), _ = run_supervised(data, tmp_path / "work", precision="bfloat16")
-    assert history[-1]["loss"] < 0.8 * history[0]["loss"]
-    assert state["5.weight"].dtype == torch.float32
+    trained, _ = run_supervised(data, tmp_path / "work", precision="bfloat16")
+    assert trained.history[-1]["loss"] < 0.8 * trained.history[0]["loss"]
+    assert trained.state["5.weight"].dtype == torch.float32
 
 
 def test_progress_is_plain_lines_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
@@ -268,7 +275,7 @@ def test_progress_is_plain_lines_in_a_file(capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize("stop_at", [1, 4, 8, 9])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_is_asked_to_end_saves_its_step_and_goes_on_from_it(
+def test_a_run_that_is_asked_to_end_saves_its_step_and_resumes_from_it(
     stop_at: int,
     number: int,
     data: Prepared,
@@ -277,7 +284,7 @@ def test_a_run_that_is_asked_to_end_saves_its_step_and_goes_on_from_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Steps 9 of 18 is an epoch's last: saved before its validation."""
-    (_, whole, history), _ = run_supervised(data, tmp_path / "whole")
+    whole, _ = run_supervised(data, tmp_path / "whole")
     step, steps = torch.optim.SGD.step, []
 
     def step_and_signal(self: torch.optim.SGD, *args: Any) -> Any:
@@ -297,20 +304,17 @@ def test_a_run_that_is_asked_to_end_saves_its_step_and_goes_on_from_it(
     assert len(steps) == stop_at and status == 128 + number
     assert f"teacher one is saved at step {stop_at}" in said
     assert signal.getsignal(number) is before
-    (_, resumed, resumed_history), _ = run_supervised(data, tmp_path / "parts")
+    assert_same(whole, run_supervised(data, tmp_path / "parts")[0])
     assert f"resumed after step {stop_at} of 18" in capsys.readouterr().out
-    assert resumed_history == history
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_checkpoints_within_an_epoch_change_nothing(
     data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (_, whole, history), _ = run_supervised(data, tmp_path / "whole", epochs=2)
+    whole, _ = run_supervised(data, tmp_path / "whole", epochs=2)
     monkeypatch.setattr(Checkpoints, "due", lambda self: True)
-    (_, saved, saved_history), work = run_supervised(data, tmp_path / "often", epochs=2)
-    assert saved_history == history
-    assert all(torch.equal(whole[name], saved[name]) for name in whole)
+    saved, work = run_supervised(data, tmp_path / "often", epochs=2)
+    assert_same(whole, saved)
     assert sorted(path.name for path in work.path.glob("*.pt")) == ["000000005.pt", "000000006.pt"]
 
 

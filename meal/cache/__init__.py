@@ -1,0 +1,1 @@
+"""The stage `cache`: one teacher's outputs for every view, computed once."""

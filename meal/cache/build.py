@@ -1,0 +1,208 @@
+"""Building a cache: run a teacher on every view of every training image, and on plain images."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from meal.cache import parts as cache_parts
+from meal.cache.parts import Part, Shard, Sums, divide, is_done, moments, write_note
+from meal.cache.settings import CacheSlice
+from meal.core.digests import sha256
+from meal.core.errors import UserError
+from meal.core.files import link
+from meal.core.progress import Progress
+from meal.core.work import WorkFolder
+from meal.data.prepared import Prepared
+from meal.models import checkpoint
+from meal.models.blocks import ALIGNMENT_VERSION, BlockNetwork
+from meal.models.factory import with_blocks
+from meal.models.prediction import batch_size, spans, split_logits
+from meal.models.spec import NetworkSpec
+from meal.targets.cache import (
+    NETWORK,
+    PLAIN_SPLITS,
+    Array,
+    Layout,
+    Memmap,
+    TargetCache,
+    create,
+    logits_layout,
+    seal,
+)
+from meal.targets.topk import compress
+from meal.views.families import view_family
+from meal.views.pipelines import PlainPipeline, ViewPipeline
+
+
+class CacheBuild:
+    """A cache under construction in a folder of unfinished work."""
+
+    def __init__(
+        self,
+        config: CacheSlice,
+        data: Prepared,
+        teacher: Path,
+        work: WorkFolder,
+        device: torch.device,
+    ) -> None:
+        """Load the teacher and reserve the disk space.
+
+        Args:
+            config: the teacher's name, the views, and what is stored.
+            data: the prepared data.
+            teacher: the folder of the teacher's weights.
+            work: where the cache is built.
+            device: where the teacher runs.
+
+        Raises:
+            UserError: if `top_k` keeps every class, or the disk has too little space.
+        """
+        self._config, self._data, self._teacher = config, data, teacher
+        self._work, self._device = work, device
+        self._spec, network = checkpoint.load(teacher)
+        blocks = with_blocks(network, self._spec, config.cache.blocks, config.cache.align)
+        self._network = blocks.to(device).eval()
+        self._family = view_family(config.views)
+        images, top_k = data.count("train"), config.cache.top_k
+        if top_k is not None and top_k >= self._spec.classes:
+            raise UserError(
+                f"cache.top_k={top_k}: the dataset has {self._spec.classes} classes; "
+                f"allowed: 1 to {self._spec.classes - 1}, or null"
+            )
+        self._layout = layout_of(config, images, self._spec, self._network)
+        self._parts = divide(config.view_count, images)
+        _announce(config, images, self._layout, work.path)
+
+    def compute(self, shard: Shard | None = None) -> None:
+        """Compute the outputs for the views: all that are missing, or those of a shard.
+
+        With `cache.enabled: false`, only the moments of the blocks are kept.
+        """
+        if shard is None:  # nobody else is writing: remove what a killed process left
+            for leftover in self._work.path.glob(".*.npy.*"):
+                leftover.unlink()
+        pipeline = ViewPipeline(PlainPipeline.of(self._data, "train", self._device), self._family)
+        folder, mine = self._work.path, self._parts if shard is None else shard.of(self._parts)
+        arrays = {
+            name: create(folder / f"{name}.npy", *kind) for name, kind in self._layout.items()
+        }
+        left = [part for part in mine if not is_done(folder, part, arrays)]
+        title, total = f"cache of {self._config.name}", sum(map(len, mine))
+        done = total - sum(map(len, left))
+        if done:
+            print(f"{title}: resumed after {done} of {total} images", flush=True)
+        with Progress(title, total, "images", done) as progress:
+            for part in left:
+                self._compute_part(part, arrays, pipeline, progress)
+            progress.show({})
+
+    def _compute_part(
+        self, part: Part, arrays: Mapping[str, Memmap], pipeline: ViewPipeline, progress: Progress
+    ) -> None:
+        sums, stored = Sums(self._network.block_sizes), part.start
+        for start, stop, outputs in view_outputs(
+            self._network, pipeline, part, self._config.cache.top_k
+        ):
+            for name, array in arrays.items():
+                array[part.view, start:stop] = outputs[name]
+            sums.add(outputs, skipped=stored - start)  # a span may overlap the one before
+            progress.advance(stop - stored)
+            stored = stop
+            if progress.due():
+                progress.show({})
+        for array in arrays.values():
+            array.flush()
+        write_note(self._work.path, part, arrays, sums)
+
+    def finish(self, folder: Path) -> TargetCache:
+        """Add the outputs for plain images and the manifest, and move the cache to `folder`."""
+        path, config = self._work.path, self._config
+        blocks = moments(path, self._parts)
+        for split in PLAIN_SPLITS:
+            logits = split_logits(self._network.network, self._data, split, self._device)
+            np.save(path / f"{split}_logits.npy", logits)
+        if not config.cache.enabled:
+            for name in ("network.json", "weights.safetensors"):
+                link(self._teacher / name, path / NETWORK / name)
+        shutil.rmtree(path / cache_parts.FOLDER)
+        seal(
+            path,
+            {
+                "name": config.name,
+                "data": self._data.fingerprint,
+                "views": self._family.identity,
+                "view_count": config.view_count,
+                "alignment": ALIGNMENT_VERSION,
+                "align": config.cache.align,
+                "weights": sha256(self._teacher / "weights.safetensors"),
+                "network": asdict(self._spec),
+                "enabled": config.cache.enabled,
+                "dtype": config.cache.dtype,
+                "top_k": config.cache.top_k,
+                "mean_of": None,
+                "blocks": {str(k): blocks[f"block{k}"] for k in self._network.block_levels},
+            },
+        )
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(folder)
+        return TargetCache(folder, f"cache@{config.name}")
+
+
+def layout_of(config: CacheSlice, images: int, spec: NetworkSpec, network: BlockNetwork) -> Layout:
+    """The arrays of the outputs for the training views."""
+    settings, rows = config.cache, (config.view_count, images)
+    if not settings.enabled:
+        return {}
+    layout = logits_layout(rows, spec.classes, settings.dtype, settings.top_k)
+    for block, size in network.block_sizes.items():
+        layout[f"block{block}"] = (np.dtype(settings.dtype), (*rows, size))
+    return layout
+
+
+@torch.inference_mode()
+def view_outputs(
+    network: BlockNetwork, pipeline: ViewPipeline, part: Part, top_k: int | None
+) -> Iterator[tuple[int, int, dict[str, Array]]]:
+    """The outputs of a teacher for a part: spans of images, and values by array name."""
+    size = batch_size(network, torch.zeros(1, *pipeline.shape, device=pipeline.device))
+    order: Sequence[Tensor] = [
+        torch.arange(part.start + start, part.start + stop)
+        for start, stop in spans(len(part), size)
+    ]
+    for rows, images in pipeline.batches(order, part.view):
+        logits, blocks = network(images)
+        named: dict[str, Tensor] = {f"block{k}": values.float() for k, values in blocks.items()}
+        if top_k is None:
+            named["logits"] = logits.float()
+        else:
+            log_probabilities = torch.log_softmax(logits.float(), dim=1)
+            named["top_indices"], named["top_probabilities"] = compress(log_probabilities, top_k)
+        outputs = {name: values.cpu().numpy() for name, values in named.items()}
+        yield int(rows[0]), int(rows[-1]) + 1, outputs
+
+
+def _announce(config: CacheSlice, images: int, layout: Layout, folder: Path) -> None:
+    """Print the size of the cache; raise UserError if the disk has too little space."""
+    size = sum(dtype.itemsize * int(np.prod(shape)) for dtype, shape in layout.values())
+    present = sum(path.stat().st_blocks * 512 for path in folder.glob("*.npy"))
+    free = shutil.disk_usage(folder).free + present
+    print(
+        f"cache of {config.name}: {config.view_count} views of {images} images, "
+        f"{size / 2**20:.1f} MiB on disk "
+        f"({', '.join(layout) or 'nothing: the teacher runs online'})",
+        flush=True,
+    )
+    if size > free:
+        raise UserError(
+            f"cache of {config.name} needs {size / 2**20:.0f} MiB, but {folder} has only "
+            f"{free / 2**20:.0f} MiB free; lower views.count"
+        )

@@ -1,0 +1,144 @@
+"""The parts of a cache under construction: which exist, which are done, and their moments.
+
+A part is a range of images in one view. A note records its checksum when it is done, so a build
+resumes where it stopped, and several processes can share the parts (`MEAL_SHARD=i/n`). The cache
+has the same bytes, whichever process computed a part.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from meal.core.errors import UserError
+from meal.core.files import read_sealed, write_sealed
+from meal.targets.cache import Array, moments_entry
+
+LOGGER = logging.getLogger(__name__)
+
+FOLDER = "parts"  # of the notes
+_MOST_IMAGES = 1 << 16  # of a part: an interruption loses no more
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One process's share of the parts: number `which`, from 1, of `number`."""
+
+    which: int
+    number: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read `i/n`; raise UserError unless 1 <= i <= n."""
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+        which, number = (int(match[1]), int(match[2])) if match else (0, 0)
+        if not 1 <= which <= number:
+            raise UserError(f"MEAL_SHARD={text!r}: i/n is expected, i from 1 to n, such as 2/4")
+        return cls(which, number)
+
+    def of(self, parts: Sequence[Part]) -> Sequence[Part]:
+        """The parts that belong to this share."""
+        count = len(parts)
+        first, last = (count * k // self.number for k in (self.which - 1, self.which))
+        return parts[first:last]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The images from `start` to `stop` in one view."""
+
+    number: int
+    view: int
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return self.stop - self.start
+
+    def note(self, folder: Path) -> Path:
+        """The file that records that the part is done."""
+        return folder / FOLDER / f"{self.number:06d}.json"
+
+
+def divide(views: int, images: int) -> list[Part]:
+    """Divide the views of the images into parts of nearly equal size."""
+    cuts = -(-images // _MOST_IMAGES)
+    bounds = [images * cut // cuts for cut in range(cuts + 1)]
+    return [
+        Part(view * cuts + cut, view, bounds[cut], bounds[cut + 1])
+        for view in range(views)
+        for cut in range(cuts)
+    ]
+
+
+class Sums:
+    """Sums of the values of blocks and of their squares, each image counted once."""
+
+    def __init__(self, sizes: Mapping[int, int]) -> None:
+        """Start at zero; `sizes` has the number of values of each block."""
+        self._sums = {f"block{block}": np.zeros((2, size)) for block, size in sizes.items()}
+
+    def add(self, outputs: Mapping[str, Array], skipped: int) -> None:
+        """Add the rows of `outputs`, by the names of the arrays, after the first `skipped`."""
+        for name, sums in self._sums.items():
+            values = outputs[name][skipped:].astype(np.float64)
+            sums += np.stack([values.sum(axis=0), (values**2).sum(axis=0)])
+
+    def as_lists(self) -> dict[str, list[list[float]]]:
+        """The sums, as JSON holds them."""
+        return {name: values.tolist() for name, values in self._sums.items()}
+
+
+def write_note(folder: Path, part: Part, arrays: Mapping[str, Array], sums: Sums) -> None:
+    """Record that a part is done, with the checksum and the sums of its outputs."""
+    note = {"sums": sums.as_lists(), "checksum": _checksum(part, arrays)}
+    write_sealed(part.note(folder), note, shared=True)
+
+
+def is_done(folder: Path, part: Part, arrays: Mapping[str, Array]) -> bool:
+    """Whether the outputs of a part are in the arrays, undamaged."""
+    file = part.note(folder)
+    if not file.exists():
+        return False
+    try:
+        intact = read_sealed(file, "run it again")["checksum"] == _checksum(part, arrays)
+    except UserError:
+        intact = False
+    if not intact:
+        LOGGER.warning("%s or the outputs it describes are damaged and will be rebuilt", file)
+    return intact
+
+
+def _checksum(part: Part, arrays: Mapping[str, Array]) -> int:
+    """A checksum of the outputs of a part, in the order of the arrays."""
+    value = 0
+    for array in arrays.values():
+        outputs = np.ascontiguousarray(array[part.view, part.start : part.stop])
+        value = zlib.crc32(outputs.data, value)
+    return value
+
+
+def moments(folder: Path, parts: Sequence[Part]) -> dict[str, dict[str, list[float]]]:
+    """Mean and std of the values of each block, summed in the order of the parts."""
+    totals: dict[str, Array] = {}
+    for part in parts:
+        for name, sums in read_sealed(part.note(folder), "run it again")["sums"].items():
+            totals[name] = totals.get(name, 0) + np.array(sums)
+    count = sum(len(part) for part in parts)
+    return {name: _moments(total / count) for name, total in totals.items()}
+
+
+def _moments(means: Array) -> dict[str, list[float]]:
+    """Mean and std from the means of the values and of their squares."""
+    mean, square = means
+    std = np.sqrt(np.maximum(square - mean**2, 0))
+    # A constant value carries no information: dividing by one keeps it at zero.
+    std = np.where(std > 1e-6 * np.maximum(1.0, np.abs(mean)), std, 1.0)
+    return moments_entry(mean, std)

@@ -1,0 +1,86 @@
+"""Recipes: files in `recipes/` with the parameters that differ from params.yaml.
+
+Mappings are merged key by key, except that a network replaces the one of the same name; everything
+else is replaced. Comments and layout of params.yaml are kept.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from meal.configure.checks import checked_slices
+from meal.configure.schema import load_params
+from meal.core.digests import sha256
+from meal.core.errors import UserError
+from meal.core.settings import read_yaml
+
+_WHOLE = ("networks",)  # sections whose entries are replaced as a whole
+
+
+def list_recipes(folder: Path) -> dict[str, str]:
+    """The first line of each recipe, by name."""
+    return {
+        path.stem: path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+        for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)
+    }
+
+
+def apply_recipes(names: Sequence[str], params: Path, folder: Path) -> str:
+    """The text of `params` after applying recipes in order, checked as `configure` does.
+
+    Raises:
+        UserError: if there is no such recipe, or the result is not valid.
+    """
+    layout = YAML()  # reads and writes data only, and keeps comments
+    layout.width = 4096  # never wrap a line
+    layout.preserve_quotes = True
+    layout.representer.add_representer(type(None), _explicit_null)
+    read_yaml(params)  # for the error message of an invalid file
+    merged = layout.load(params.read_text(encoding="utf-8"))
+    for name in names:
+        path = folder / f"{name}.yaml"
+        if name not in list_recipes(folder):
+            known = ", ".join(list_recipes(folder))
+            raise UserError(f"recipe {name!r}: unknown; allowed: {known}")
+        _merge(merged, _with_digests(layout.load(path.read_text(encoding="utf-8")), name))
+    buffer = io.StringIO()
+    layout.dump(merged, buffer)
+    text = buffer.getvalue()
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = Path(temporary) / params.name
+        copy.write_text(text, encoding="utf-8")
+        checked_slices(load_params(copy), params.name)
+    return text
+
+
+def _merge(target: Any, changes: Any, *, whole: bool = False) -> None:
+    """Merge `changes` into `target`, key by key; values as a `whole` if asked."""
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(target.get(key), dict) and not whole:
+            _merge(target[key], value, whole=key in _WHOLE)
+        else:
+            target[key] = value
+
+
+def _with_digests(recipe: Any, name: str) -> Any:
+    """The recipe, with the SHA-256 of weights files that it names without one."""
+    weights = recipe.get("distill", {}).get("init")
+    if weights and "file" in weights and "sha256" not in weights:
+        file = Path(weights["file"])
+        if not file.is_file():
+            raise UserError(
+                f"recipe {name!r} starts from {file}, which does not exist; create it from the "
+                f"baseline: cp artifacts/baseline/weights.safetensors {file}"
+            )
+        weights["sha256"] = sha256(file)
+    return recipe
+
+
+def _explicit_null(representer: Any, value: None) -> Any:
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")

@@ -1,0 +1,127 @@
+"""The schema of params.yaml: its sections together, and which of their values fit together."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from meal.cache.settings import Cache
+from meal.core.runtime import Runtime
+from meal.core.settings import Section, parse, read_yaml
+from meal.datasets.settings import Data
+from meal.distill.settings import Distill
+from meal.models.settings import Network
+from meal.training.settings import Training
+from meal.views.settings import Views
+
+RESERVED = "mean"  # the folder of the ensemble's mean
+
+
+def _name(value: str) -> str:
+    """Names become names of files and of DVC stages."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", value) or value == RESERVED:
+        raise ValueError(
+            f"a name has 1 to 64 letters, digits, '-' and '_', and is not {RESERVED!r}"
+        )
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+
+
+class EnsembleSettings(Section):
+    """How the members' probabilities are weighted: equally, or fitted on validation."""
+
+    weights: Literal["uniform", "fitted"] = "uniform"
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    dataset: str
+    student: Name
+    teachers: Annotated[list[Name], Field(min_length=1)]
+    networks: Annotated[dict[Name, Network], Field(min_length=1)]
+    data: Data = Data()
+    views: Views = Views()
+    teaching: Training
+    cache: Cache = Cache()
+    ensemble: EnsembleSettings = EnsembleSettings()
+    distill: Distill
+    runtime: Runtime = Runtime()
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Params:
+        known = ", ".join(self.networks)
+        if self.student not in self.networks:
+            raise ValueError(f"student={self.student!r}: not one of networks; allowed: {known}")
+        for teacher in self.teachers:
+            if teacher not in self.networks:
+                raise ValueError(f"teachers={teacher!r}: not one of networks; allowed: {known}")
+        repeated = sorted({name for name in self.teachers if self.teachers.count(name) > 1})
+        if repeated:
+            raise ValueError(f"teachers={self.teachers}: {repeated[0]} is repeated; list each once")
+        if self.networks[self.student].weights and self.student not in self.teachers:
+            raise ValueError(
+                f"networks.{self.student}.weights: only teachers have weights, and {self.student} "
+                "is the student; use distill.init"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _top_k_fits(self) -> Params:
+        if self.cache.top_k is None:
+            return self
+        if self.distill.similarity.logits in ("l1", "l2"):
+            raise ValueError(
+                f"distill.similarity.logits={self.distill.similarity.logits!r}: cache.top_k keeps "
+                "no raw logits; allowed: ce, kl, l1_soft, l2_soft, or cache.top_k: null"
+            )
+        if not self.cache.enabled:
+            raise ValueError(
+                f"cache.top_k={self.cache.top_k}: cache.enabled: false stores no logits; "
+                "allowed: null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _views_fit(self) -> Params:
+        if self.data.source_size is not None and self.views.crop == "padded":
+            raise ValueError(
+                f"data.source_size={self.data.source_size}: padded crops have the size of the "
+                "image; allowed: views.crop: resized, or null"
+            )
+        if self.distill.mixup and self.cache.enabled:
+            raise ValueError(
+                f"distill.mixup={self.distill.mixup:g}: teachers must see the mixed images; "
+                "allowed: 0, or cache.enabled: false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _blocks_fit(self) -> Params:
+        projected = self.cache.align == "projected" and self.distill.blocks
+        if projected and self.distill.selection != "random":
+            raise ValueError(
+                "cache.align='projected': each teacher has its own map, so selection: "
+                f"{self.distill.selection} is impossible; allowed: selection: random, or "
+                "distill.blocks: []"
+            )
+        if any(block > self.cache.blocks for block in self.distill.blocks):
+            raise ValueError(
+                f"distill.blocks={self.distill.blocks}: cache.blocks is {self.cache.blocks}; "
+                f"allowed: blocks from 1 to {self.cache.blocks}, or []"
+            )
+        return self
+
+
+def load_params(path: Path) -> Params:
+    """Read and check a params file.
+
+    Raises:
+        UserError: one line per fault, each naming the key, the value and what is allowed.
+    """
+    return parse(Params, read_yaml(path), source=path.name)

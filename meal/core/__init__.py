@@ -1,0 +1,1 @@
+"""What every stage needs: errors, paths, files, seeds, devices. Knows no image and no network."""

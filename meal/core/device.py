@@ -1,0 +1,36 @@
+"""The device that a stage computes on, and whether it computes deterministically."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from meal.core.errors import UserError
+
+
+def select_device(name: str) -> torch.device:
+    """The device of `runtime.device`; `auto` is a GPU where there is one.
+
+    Raises:
+        UserError: if the named device does not exist.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"runtime.device={name!r}: no CUDA device found; allowed: auto, cpu")
+    count = torch.cuda.device_count()
+    if name.startswith("cuda:") and int(name[5:]) >= count:
+        raise UserError(
+            f"runtime.device={name!r}: {count} CUDA device(s) found; allowed: auto, cpu, cuda, "
+            f"cuda:0 to cuda:{count - 1}"
+        )
+    return torch.device(name)
+
+
+def set_determinism(deterministic: bool) -> None:
+    """Follow `runtime.deterministic`: algorithms that give the same bits in every run."""
+    # cuBLAS reads this when it starts; without it, its results vary.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not deterministic

@@ -1,0 +1,45 @@
+"""Errors: what a user can fix is a `UserError`; any other is a bug and keeps its traceback."""
+
+from __future__ import annotations
+
+import errno
+import logging
+
+# Conditions of the machine, not of the code: the user frees space or grants access.
+_ENVIRONMENT = {
+    errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENOSPC, errno.EPERM,
+    errno.EROFS,
+}  # fmt: skip
+
+
+class UserError(Exception):
+    """Something the user can fix. Commands print its message without a traceback.
+
+    The message has one line per fault; each names the key or file, the value, and what is allowed
+    or which command to run next.
+    """
+
+
+def user_message(error: BaseException) -> str | None:
+    """The message to print for an error that the user can fix; None for any other."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
+        return str(error)
+    return None
+
+
+class _Formatter(logging.Formatter):
+    """`warning: message`, in the form of `error: message`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname.lower()}: {record.getMessage()}"
+
+
+def log_to_stderr() -> None:
+    """Print the warnings of this package to standard error, one line each."""
+    logger = logging.getLogger("meal")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(_Formatter())
+        logger.addHandler(handler)

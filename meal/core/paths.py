@@ -1,0 +1,54 @@
+"""Where things are: the project's files and folders, and folders that the user names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from meal.core.errors import UserError
+
+# Relative to the project: stages run in its root folder.
+PARAMS = Path("params.yaml")
+RECIPES = Path("recipes")
+CHECKPOINTS = Path(".checkpoints")
+
+ARTIFACTS = Path("artifacts")
+CONFIG = ARTIFACTS / "config"
+DATA = ARTIFACTS / "data"
+TEACHERS = ARTIFACTS / "teachers"
+CACHES = ARTIFACTS / "caches"
+ENSEMBLE = ARTIFACTS / "ensemble"
+BASELINE = ARTIFACTS / "baseline"
+STUDENT = ARTIFACTS / "student"
+PREDICTIONS = ARTIFACTS / "predictions"
+SIGNIFICANCE = PREDICTIONS / "significance.json"
+
+REPORTS = Path("reports")
+TRAINING = REPORTS / "training"
+FIGURES = REPORTS / "figures"
+METRICS = REPORTS / "metrics.json"
+VALIDATION = REPORTS / "validation.json"
+DATA_CARD = REPORTS / "dataset.json"
+CONTACT_SHEET = REPORTS / "dataset.png"
+
+
+def user_folder() -> Path:
+    """The download folder shared by all experiments: `MEAL_DATA`, or one in the user's cache."""
+    return named_folder("MEAL_DATA", os.environ.get("MEAL_DATA") or "~/.cache/meal/data")
+
+
+def named_folder(key: str, name: str) -> Path:
+    """The absolute path of a folder that the user names under `key`.
+
+    DVC runs experiments in copies of the project below `.dvc/tmp/exps`. A relative path is relative
+    to the original project there, too.
+
+    Raises:
+        UserError: if the path starts with the home of an unknown user.
+    """
+    try:
+        folder = Path(name).expanduser()
+    except RuntimeError:
+        raise UserError(f"{key}={name!r}: unknown user; write the full path") from None
+    project = str(Path.cwd()).partition(f"{os.sep}.dvc{os.sep}tmp{os.sep}exps{os.sep}")[0]
+    return Path(project) / folder

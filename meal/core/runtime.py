@@ -1,0 +1,55 @@
+"""`runtime` in params.yaml: what changes speed and nothing else.
+
+It is in no stage's slice, so a change re-runs nothing; stages read it from params.yaml itself.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from meal.core.errors import UserError
+from meal.core.fields import Integer, Positive
+from meal.core.paths import PARAMS
+from meal.core.settings import Section, parse, read_yaml
+
+
+def _device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        raise ValueError("allowed: auto, cpu, cuda, cuda:N")
+    return value
+
+
+class Runtime(Section):
+    """Device, decoding processes, determinism, and minutes between checkpoints."""
+
+    device: Annotated[str, AfterValidator(_device)] = "auto"
+    workers: Annotated[Integer, Field(ge=0, le=256)] | Literal["auto"] = "auto"
+    deterministic: bool = True
+    checkpoint_minutes: Positive = 10.0
+
+
+def load_runtime() -> Runtime:
+    """The section `runtime` of the project's params.yaml.
+
+    Raises:
+        UserError: if params.yaml or the section is invalid.
+    """
+    return parse(Runtime, _section("runtime"), source=f"{PARAMS.name}: runtime")
+
+
+def data_root() -> str | None:
+    """`data.root` of the project's params.yaml: where image files are changes no result."""
+    root = _section("data").get("root")
+    if root is not None and not isinstance(root, str):
+        raise UserError(f"{PARAMS.name}: data.root={root!r}: a folder or null is expected")
+    return root
+
+
+def _section(name: str) -> dict[str, Any]:
+    section = read_yaml(PARAMS).get(name) or {}
+    if not isinstance(section, dict):
+        raise UserError(f"{PARAMS.name}: {name}={section!r}: keys and values are expected")
+    return section

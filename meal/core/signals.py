@@ -1,0 +1,46 @@
+"""Signals that ask a process to end: recorded, so that it can save before it leaves."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: it was requested
+    """The process was asked to end, and has saved its work."""
+
+    def __init__(self, number: int, saved: str) -> None:
+        super().__init__(f"{signal.Signals(number).name} received; {saved}")
+        self.status = 128 + number
+
+
+@dataclass
+class Interruption:
+    """The signal that was received; None if none was."""
+
+    requested: int | None = None
+
+
+@contextmanager
+def recorded_signals() -> Iterator[Interruption]:
+    """Record SIGTERM and Ctrl-C instead of ending the process; a second one ends it at once."""
+    interruption = Interruption()
+
+    def record(number: int, frame: FrameType | None) -> None:
+        if interruption.requested is not None:
+            raise KeyboardInterrupt
+        interruption.requested = number
+
+    main = threading.current_thread() is threading.main_thread()  # only there can they be handled
+    before = {number: signal.signal(number, record) for number in SIGNALS} if main else {}
+    try:
+        yield interruption
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

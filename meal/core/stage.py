@@ -1,0 +1,45 @@
+"""How a stage runs as a command: its argument, its exit status, its errors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from meal.core.errors import UserError, log_to_stderr, user_message
+from meal.core.paths import CONFIG
+from meal.core.signals import Interrupted
+
+
+def teacher_argument() -> str:
+    """The teacher that a stage is for: `vgg` in `python -m stages.teacher vgg`.
+
+    Raises:
+        UserError: if there is no such teacher.
+    """
+    known = sorted(path.stem for path in (CONFIG / "teachers").glob("*.json"))
+    if len(sys.argv) != 2 or (known and sys.argv[1] not in known):
+        raise UserError(
+            f"{' '.join(sys.argv[1:]) or 'no name'}: the name of a teacher is expected; "
+            + (f"allowed: {', '.join(known)}" if known else "run: dvc repro configure")
+        )
+    return sys.argv[1]
+
+
+def run_stage(main: Callable[[], None]) -> None:
+    """Run a stage; an error that the user can fix is printed in one line per fault, status 1."""
+    log_to_stderr()
+    try:
+        main()
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.status)
+    except KeyboardInterrupt:
+        print("interrupted; resume with: dvc repro", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        message = user_message(error)
+        if message is None:
+            raise
+        for line in message.splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        sys.exit(1)

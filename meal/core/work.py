@@ -1,0 +1,106 @@
+"""Folders of unfinished work, each for exactly one set of parameters, inputs and code.
+
+The folder is `.checkpoints/<stage>/<hash>/`, where the hash covers the stage's parameters, its
+inputs and the code it has loaded. DVC deletes a stage's outputs before each run; this folder is
+elsewhere, so an interrupted stage resumes where it stopped, and never with another run's state.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+from weakref import WeakSet
+
+import meal
+from meal.core.digests import code_digest, fingerprint
+from meal.core.errors import UserError
+
+
+class WorkFolder:
+    """The folder of one run's unfinished work; its stage is locked for this process.
+
+    The lock covers the whole stage: runs with other parameters write the same outputs.
+    """
+
+    def __init__(
+        self, root: Path, stage: str, identity: dict[str, Any], part: str | None = None
+    ) -> None:
+        """Create the folder and take the lock.
+
+        Args:
+            root: the folder of all unfinished work.
+            stage: the name of the stage, such as `teacher@vgg`.
+            identity: all that decides the result: parameters and fingerprints of inputs.
+            part: the name of this process's part, where several processes share the stage.
+
+        Raises:
+            UserError: if a living process holds the lock.
+        """
+        versions = {name: version(name) for name in ("numpy", "timm", "torch", "torchvision")}
+        everything = {**identity, "code": _loaded_code(), "versions": versions}
+        self.path = root / stage / fingerprint(everything)[:16]
+        self.path.mkdir(parents=True, exist_ok=True)
+        # Parts share the lock of the stage, and each has a lock of its own.
+        self._locks = [_lock(root / stage / "lock", stage, shared=part is not None)]
+        if part is not None:
+            self._locks.append(_lock(root / stage / f"lock-{part}", f"{stage}, part {part},"))
+
+    def remove(self) -> None:
+        """Remove the work of a run whose outputs are written."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.release()
+
+    def release(self) -> None:
+        """Release the locks."""
+        for lock in self._locks:
+            lock.close()
+
+
+_HELD: WeakSet[IO[str]] = WeakSet()
+
+
+def _drop_locks() -> None:
+    """A forked process that decodes images may outlive this one: it must not keep the locks."""
+    for lock in list(_HELD):
+        lock.close()
+
+
+os.register_at_fork(after_in_child=_drop_locks)
+
+
+def _lock(path: Path, what: str, *, shared: bool = False) -> IO[str]:
+    """Lock a file for this process; the system drops the lock when the process ends.
+
+    Raises:
+        UserError: if a living process holds it. The file holds that process's id, for people.
+    """
+    lock = path.open("a+", encoding="ascii")
+    try:
+        fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        owner = lock.read().strip() or "unknown"
+        raise UserError(
+            f"{what} is already being run by process {owner}; wait for it, or end it"
+        ) from None
+    _HELD.add(lock)
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
+
+
+def _loaded_code() -> str:
+    """A digest of all modules of this package that are loaded."""
+    package = Path(meal.__file__).parent
+    files = [
+        Path(file)
+        for name, module in sys.modules.items()
+        if name.partition(".")[0] == "meal" and (file := getattr(module, "__file__", None))
+    ]
+    return code_digest(files, package)

@@ -1,0 +1,1 @@
+"""Where images come from: a dataset is a reader and an entry in the registry."""

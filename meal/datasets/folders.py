@@ -1,0 +1,215 @@
+"""Image files in folders: one sub-folder per class."""
+
+from __future__ import annotations
+
+import logging
+import os
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+from meal.core.errors import UserError
+from meal.core.files import atomic_folder
+from meal.core.paths import user_folder
+from meal.datasets.archives import contained, exclusive
+from meal.datasets.raw import Listing, RawFiles
+
+LOGGER = logging.getLogger(__name__)
+
+# Unicode categories that no class name may contain: control characters and undecodable bytes.
+_UNPRINTABLE = ("Cc", "Cs")
+_DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
+
+
+def folder(root: Path | None) -> RawFiles:
+    """The user's own images: `train/CLASS/...` and `test/CLASS/...`, or only `CLASS/...`.
+
+    `val/` (or `valid/`, `validation/`) beside both is the validation split; without `test/` it is
+    the test set. If there is neither, a test set is split off the training images.
+    """
+    if root is None:
+        raise UserError("data.root=None: dataset: folder needs the folder of your images")
+    _check_folder(root)
+    there = _classes(root)
+    if "train" not in there:
+        if "test" in there:
+            raise UserError(
+                f"{root} holds test/ but no train/; allowed: both, or one folder per class"
+            )
+        return _listed(root, ".", None, None)
+    held = next((name for name in ("val", "valid", "validation") if name in there), None)
+    if "test" in there:
+        return _listed(root, "train", held, "test")
+    if held:
+        print(f"{root} holds no test/: {held}/ is the test set", flush=True)
+    return _listed(root, "train", None, held)
+
+
+def imagenet(root: Path | None) -> RawFiles:
+    """ILSVRC 2012: `train/WNID/*.JPEG`, and `val/WNID/*.JPEG`, which serve as the test images.
+
+    If the folder holds the published archives, torchvision's class verifies and unpacks them.
+    """
+    place = root or user_folder() / "imagenet"
+    page = "https://image-net.org/download.php"
+    lacking = [split for split in ("train", "val") if not (place / split).is_dir()]
+    if lacking:
+        _unpack_imagenet(place, lacking, page)
+    if not any(entry.is_dir() for entry in (place / "val").iterdir()):
+        raise UserError(
+            f"{place / 'val'} holds no sub-folder per class: sort its images by class, or put "
+            f"ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz from {page} into {place} and "
+            "remove val/; the archives are then unpacked and sorted"
+        )
+    return _listed(place, "train", None, "val")
+
+
+def _unpack_imagenet(place: Path, splits: Sequence[str], page: str) -> None:
+    """Create the folders of splits from the published archives."""
+    parts = {split: (_DEVKIT, f"ILSVRC2012_img_{split}.tar") for split in splits}
+    needed = dict.fromkeys(name for archives in parts.values() for name in archives)
+    missing = [name for name in needed if not (place / name).is_file()]
+    if missing:
+        raise UserError(
+            f"{place} lacks {' and '.join(splits)}, with one sub-folder per class, and the "
+            f"archives to create them: put {', '.join(missing)} from {page} there, or set "
+            "data.root to another folder"
+        )
+    with exclusive(place):
+        for split, archives in parts.items():
+            if not (place / split).is_dir():  # else another process was faster
+                print(f"unpacking {', '.join(archives)} in {place}", flush=True)
+                _unpack(place, split, archives)
+
+
+def _unpack(place: Path, split: str, archives: Sequence[str]) -> None:
+    from torchvision.datasets import ImageNet
+
+    with atomic_folder(place / split) as temporary:  # never looks complete before it is
+        for name in archives:
+            (temporary / name).symlink_to((place / name).absolute())
+        try:
+            with contained():
+                ImageNet(str(temporary), split)
+        except Exception as error:  # torchvision passes on whatever its parsers raise
+            raise UserError(f"{place}: the archives cannot be unpacked: {error}") from None
+        (temporary / split).rename(temporary / "unpacked")
+        for entry in (temporary / "unpacked").iterdir():
+            entry.rename(temporary / entry.name)
+        for name in ("unpacked", *archives, "meta.bin"):
+            entry = temporary / name
+            entry.rmdir() if entry.is_dir() else entry.unlink()
+
+
+def _listed(root: Path, train: str, validation: str | None, test: str | None) -> RawFiles:
+    """The images of the splits; the sub-folders of `train` define the classes."""
+    _check_folder(root / train)
+    classes = _classes(root / train)
+    if len(classes) < 2:
+        raise UserError(
+            f"{root / train} holds {len(classes)} class(es) ({', '.join(classes) or 'none'}): at "
+            "least two sub-folders of images are expected, one per class"
+        )
+    found: dict[str, Listing] = {}
+    ignored = 0
+    for split in filter(None, (train, validation, test)):
+        others = sorted(set(_classes(root / split)) - set(classes))
+        if others:
+            raise UserError(
+                f"{root / split} holds classes that {root / train} lacks: {', '.join(others)}"
+            )
+        paths: list[str] = []
+        labels: list[int] = []
+        for label, name in enumerate(classes):
+            place = root / split / name
+            images, rest = _images(place) if place.is_dir() else ([], 0)
+            if not images and split == train:
+                raise UserError(f"{place} holds no images; fill it or remove it")
+            if not images:
+                LOGGER.warning("%s holds no images of class %s", root / split, name)
+            paths += [os.path.relpath(path, root) for path in images]
+            labels += [label] * len(images)
+            ignored += rest
+        ignored += _files_beside(root / split)
+        if not paths:
+            raise UserError(f"{root / split} holds no images")
+        found[split] = Listing(tuple(paths), tuple(labels))
+    return RawFiles(
+        root,
+        found[train],
+        found[validation] if validation else None,
+        found[test] if test else None,
+        tuple(classes),
+        ignored,
+    )
+
+
+def _check_folder(place: Path) -> None:
+    if not place.is_dir():
+        raise UserError(f"data.root: {place} is not a folder")
+
+
+def _classes(place: Path) -> list[str]:
+    """Names of the sub-folders, sorted, without hidden ones."""
+    try:
+        with os.scandir(place) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"{place} cannot be read: {error.strerror}") from None
+    names = []
+    for entry in found:
+        if entry.name.startswith("."):
+            continue
+        _check_link(entry.path)
+        if entry.is_dir():
+            if any(unicodedata.category(character) in _UNPRINTABLE for character in entry.name):
+                raise UserError(
+                    f"{place}: the folder {entry.name!a} cannot name a class: it holds "
+                    "control characters or is not UTF-8; rename it"
+                )
+            names.append(entry.name)
+    return names
+
+
+def _files_beside(place: Path) -> int:
+    """How many files are beside the folders of the classes."""
+    with os.scandir(place) as entries:
+        return sum(not entry.is_dir() for entry in entries)
+
+
+def _check_link(path: str) -> None:
+    """Raise UserError for a dangling symlink: its target may be a folder on a missing disk."""
+    if os.path.islink(path) and not os.path.exists(path):  # noqa: PTH110, PTH114 - many of them
+        raise UserError(f"{path} is a dangling symlink; fix or remove it")
+
+
+def _images(place: Path) -> tuple[Sequence[str], int]:
+    """Paths of the images anywhere below a folder, sorted, and the number of other files.
+
+    torchvision silently skips folders that it may not read; this raises an error.
+    """
+
+    def fail(error: OSError) -> None:
+        raise UserError(f"{error.filename} cannot be read: {error.strerror}")
+
+    images: list[str] = []
+    others = 0
+    read: set[str] = set()  # real paths of the folders read, and of their parents
+    for folder_, folders, files in os.walk(place, onerror=fail, followlinks=True):
+        real = os.path.realpath(folder_)
+        if real in read:
+            raise UserError(f"{folder_} leads to a folder whose images have been read already")
+        while real not in read:
+            read.add(real)
+            real = os.path.dirname(real)  # noqa: PTH120 - a hundred thousand of them
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            path = os.path.join(folder_, name)  # noqa: PTH118 - a million of them
+            if name.lower().endswith(ENDINGS) and not name.startswith("."):
+                images.append(path)
+            else:
+                if not name.startswith("."):
+                    _check_link(path)
+                others += 1
+    return images, others

@@ -1,0 +1,283 @@
+"""Published datasets, read, downloaded and verified by torchvision's own classes.
+
+The files kept on disk are the published ones: archives with a checksum. `prepare` unpacks them into
+a temporary folder, so a half-unpacked folder is never mistaken for a complete one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from meal.core.errors import UserError
+from meal.core.paths import named_folder, user_folder
+from meal.datasets.archives import contained, exclusive
+from meal.datasets.raw import RawImages
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+LOGGER = logging.getLogger(__name__)
+
+_TIMEOUT = 60.0  # seconds without a byte until a download fails
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A published file: its name, its addresses, and its MD5 according to torchvision."""
+
+    name: str
+    urls: tuple[str, ...]
+    md5: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """A dataset of torchvision.
+
+    Attributes:
+        title: its name.
+        dataset: the class.
+        page: where people find the files.
+        resources: the files.
+        place: the folder below the class's root in which it looks for them.
+        unpacked: the unpacked files below its root, each with an MD5 if the class compares none;
+            empty if it reads the published files directly.
+        splits: arguments of the class for each part of the training images, then for the test set.
+    """
+
+    title: str
+    dataset: Callable[..., Any]
+    page: str
+    resources: tuple[Resource, ...]
+    splits: tuple[dict[str, Any], ...]
+    place: str = "."
+    unpacked: Mapping[str, str | None] = field(default_factory=dict)
+
+
+# MD5s of the unpacked files: repacking, as Linux distributions do, changes those of the archives.
+_FASHION_MNIST = {
+    "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+    "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+    "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+}
+
+
+def fashion_mnist(root: Path | None) -> RawImages:
+    """Fashion-MNIST: 60,000 training and 10,000 test images of 28x28 grey pixels."""
+    from torchvision.datasets import FashionMNIST
+
+    resources = tuple(
+        Resource(name, tuple(mirror + name for mirror in FashionMNIST.mirrors), md5)
+        for name, md5 in FashionMNIST.resources
+    )
+    place = "FashionMNIST/raw"
+    return _read(
+        Published(
+            "Fashion-MNIST",
+            FashionMNIST,
+            "https://github.com/zalandoresearch/fashion-mnist",
+            resources,
+            ({"train": True}, {"train": False}),
+            place,
+            {f"{place}/{name}": digest for name, digest in _FASHION_MNIST.items()},
+        ),
+        root,
+    )
+
+
+def cifar10(root: Path | None) -> RawImages:
+    """CIFAR-10: 50,000 training and 10,000 test images of 32x32 colour pixels, 10 classes."""
+    from torchvision.datasets import CIFAR10
+
+    return _cifar("CIFAR-10", CIFAR10, root)
+
+
+def cifar100(root: Path | None) -> RawImages:
+    """CIFAR-100: 50,000 training and 10,000 test images of 32x32 colour pixels, 100 classes."""
+    from torchvision.datasets import CIFAR100
+
+    return _cifar("CIFAR-100", CIFAR100, root)
+
+
+def svhn(root: Path | None) -> RawImages:
+    """SVHN: 73,257 training and 26,032 test images of 32x32 colour pixels, house numbers."""
+    return _svhn(root, ("train", "test"))
+
+
+def svhn_extra(root: Path | None) -> RawImages:
+    """SVHN with the 531,131 easier images of the extra set added to the training images."""
+    return _svhn(root, ("train", "extra", "test"))
+
+
+def _cifar(title: str, dataset: Any, root: Path | None) -> RawImages:
+    return _read(
+        Published(
+            title,
+            dataset,
+            "https://www.cs.toronto.edu/~kriz/cifar.html",
+            (Resource(dataset.filename, (dataset.url,), dataset.tgz_md5),),
+            ({"train": True}, {"train": False}),
+            unpacked={dataset.base_folder: None},
+        ),
+        root,
+    )
+
+
+def _svhn(root: Path | None, splits: Sequence[str]) -> RawImages:
+    from torchvision.datasets import SVHN
+
+    parts = [SVHN.split_list[split] for split in splits]
+    return _read(
+        Published(
+            "SVHN",
+            SVHN,
+            "http://ufldl.stanford.edu/housenumbers/",
+            tuple(Resource(name, (url,), md5) for url, name, md5 in parts),
+            tuple({"split": split} for split in splits),
+        ),
+        root,
+    )
+
+
+def _read(published: Published, root: Path | None) -> RawImages:
+    """Read a dataset from `root` or the user's folder, downloading there what is missing.
+
+    The folder may hold the unpacked files, in the layout of torchvision, or the published ones.
+
+    Raises:
+        UserError: naming what is missing or damaged, where it belongs and where to get it.
+    """
+    folder = root or user_folder()
+    if published.unpacked and all((folder / name).exists() for name in published.unpacked):
+        return _arrays(published, folder, folder)
+    missing = [each for each in published.resources if not (folder / each.name).is_file()]
+    if missing:
+        _download(published, missing, folder)
+    with tempfile.TemporaryDirectory() as name:
+        staged = Path(name) / published.place
+        staged.mkdir(parents=True, exist_ok=True)
+        for resource in published.resources:
+            _stage(published, folder / resource.name, staged)
+        return _arrays(published, Path(name), folder)
+
+
+def _stage(published: Published, file: Path, folder: Path) -> None:
+    """Unpack a file into `folder`, or link it there if it is not an archive."""
+    from torchvision.datasets.utils import extract_archive
+
+    if not published.unpacked:
+        (folder / file.name).symlink_to(file.absolute())
+        return
+    try:
+        with contained():
+            extract_archive(str(file), str(folder))
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+        raise UserError(
+            f"{file} cannot be unpacked: {error}; remove it to download it again, or replace it by "
+            f"the one from {published.page}"
+        ) from None
+
+
+def _download(published: Published, missing: Sequence[Resource], folder: Path) -> None:
+    """Download files into `folder` with a progress bar; an interrupted download starts over."""
+    from torchvision.datasets.utils import download_url
+
+    names = ", ".join(resource.name for resource in missing)
+    wanted = f"put the files from {published.page} there, or set data.root to another folder"
+    if folder.resolve().is_relative_to(named_folder("data.root", ".").resolve()):
+        raise UserError(
+            f"{_called(folder)} lacks {names}, and nothing is downloaded into the project's own "
+            f"folder: {wanted}"
+        )
+    with exclusive(folder), _timeout():
+        print(f"downloading {names} to {folder} (data.root or MEAL_DATA changes the folder)")
+        for resource in missing:
+            partial = f"{resource.name}.part"  # renamed when complete
+            for url in resource.urls:
+                try:
+                    if not (folder / resource.name).is_file():  # else another process was faster
+                        download_url(url, str(folder), partial, resource.md5)
+                        (folder / partial).replace(folder / resource.name)
+                    break
+                except (RuntimeError, OSError, ValueError, HTTPException) as error:
+                    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            else:
+                raise UserError(
+                    f"{published.title}: {_called(folder)} lacks {names}, and they could "
+                    f"not be downloaded ({reason}): {wanted}"
+                )
+
+
+def _called(folder: Path) -> str:
+    """A folder, with the key that named it."""
+    return str(folder) if folder == user_folder() else f"data.root={str(folder)!r}"
+
+
+@contextlib.contextmanager
+def _timeout() -> Iterator[None]:
+    """Give connections a timeout, which torchvision does not: a server may stop responding."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _arrays(published: Published, root: Path, folder: Path) -> RawImages:
+    """All parts as arrays, read below `root` from the files of `folder`; the last is the test set.
+
+    torchvision's classes compare checksums of pickles and of files that they read as published.
+    """
+    import numpy as np
+    from torchvision.datasets.utils import calculate_md5
+
+    for name, digest in published.unpacked.items():
+        if digest and (root / name).is_file() and calculate_md5(root / name) != digest:
+            LOGGER.warning(
+                "%s in %s differs from that of %s", Path(name).name, folder, published.page
+            )
+
+    parts: list[tuple[NDArray[np.uint8], NDArray[np.int64]]] = []
+    classes: tuple[str, ...] = ()
+    for arguments in published.splits:
+        try:
+            dataset = published.dataset(str(root), **arguments)
+        except Exception as error:  # torchvision passes on whatever its parsers raise
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(
+                f"{published.title} in {folder} cannot be read: {reason}; are its files "
+                f"complete, and those of {published.page}?"
+            ) from None
+        images = np.asarray(dataset.data)
+        labels = np.asarray(dataset.targets if hasattr(dataset, "targets") else dataset.labels)
+        if images.ndim == 3:
+            images = images[..., None]
+        elif images.shape[1] == 3:  # channels first
+            images = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+        if images.ndim != 4 or len(images) != len(labels) or len(images) == 0:
+            raise UserError(
+                f"{published.title} in {folder} holds {len(images)} images and {len(labels)} labels"
+            )
+        classes = tuple(getattr(dataset, "classes", map(str, range(10))))
+        parts.append((images.astype(np.uint8, copy=False), labels.astype(np.int64)))
+    train = parts[:-1]
+    return RawImages(
+        np.concatenate([images for images, _ in train]) if len(train) > 1 else train[0][0],
+        np.concatenate([labels for _, labels in train]),
+        *parts[-1],
+        classes,
+    )

@@ -1,0 +1,63 @@
+"""The datasets by name. A new dataset is one entry.
+
+Readers import their libraries when called: `configure` needs the table alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from meal.datasets import bundled, folders, published
+from meal.datasets.raw import RawFiles, RawImages
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """How a dataset is read, and what is known about it beforehand.
+
+    Attributes:
+        title: its name in reports.
+        read: from a folder (`data.root`, or None) to its images.
+        flip: whether a mirrored image still shows its class (`views.flip: auto`).
+        files: whether it is one file per image, which may stay in place (`data.store`).
+        classes: how many there are, to check parameters before anything runs.
+        image_size: the default size in pixels to which images are resized; None keeps their size.
+        note: what a reader of its results must know.
+    """
+
+    title: str
+    read: Callable[[Path | None], RawImages | RawFiles]
+    flip: bool
+    files: bool = False
+    classes: int | None = None
+    image_size: int | None = None
+    note: str = ""
+
+
+DATASETS: dict[str, Dataset] = {
+    "digits": Dataset(
+        "scikit-learn digits",
+        bundled.digits,
+        flip=False,
+        classes=10,
+        image_size=16,
+        note="a smoke run: 360 test images, one of which is 0.28 points",
+    ),
+    "fashion_mnist": Dataset("Fashion-MNIST", published.fashion_mnist, flip=True, classes=10),
+    "cifar10": Dataset("CIFAR-10", published.cifar10, flip=True, classes=10),
+    "cifar100": Dataset("CIFAR-100", published.cifar100, flip=True, classes=100),
+    "svhn": Dataset("SVHN", published.svhn, flip=False, classes=10),
+    "svhn_extra": Dataset("SVHN with its extra set", published.svhn_extra, flip=False, classes=10),
+    "imagenet": Dataset(
+        "ImageNet (ILSVRC 2012)",
+        folders.imagenet,
+        flip=True,
+        files=True,
+        classes=1000,
+        image_size=224,
+        note="its validation images are the test images here",
+    ),
+    "folder": Dataset("folder of images", folders.folder, flip=True, files=True),
+}

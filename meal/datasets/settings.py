@@ -1,0 +1,41 @@
+"""`data` in params.yaml: how a dataset is prepared and split."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from meal.core.fields import Integer, Number, Seed
+from meal.core.settings import Section
+
+SMALLEST, LARGEST = 16, 1024  # side of an image in pixels
+ImageSize = Annotated[Integer, Field(ge=SMALLEST, le=LARGEST)]
+SplitFraction = Annotated[Number, Field(gt=0, lt=1)]
+
+
+class Data(Section):
+    """How the images are prepared and split.
+
+    `source_size` is the size that views are cut from, if larger than `image_size`.
+    """
+
+    root: Annotated[str, Field(min_length=1)] | None = None
+    image_size: ImageSize | None = None
+    source_size: ImageSize | None = None
+    store: Literal["auto", "array", "index"] = "auto"
+    skip_broken: bool = False
+    test_fraction: SplitFraction = 0.2
+    validation_fraction: SplitFraction = 0.1
+    split_seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Data:
+        if self.source_size is not None:
+            size = self.image_size
+            if size is None or not size <= self.source_size <= 2 * size:
+                raise ValueError(
+                    f"source_size={self.source_size}: it needs an image_size; allowed: from that "
+                    "size to twice as large, or null"
+                )
+        return self

@@ -1,0 +1,30 @@
+"""Mixup (Zhang et al., ICLR 2018): each image mixed with another of its batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def mix(
+    images: Tensor, labels: Tensor, classes: int, alpha: float, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Mix each image with another of its batch, all with one weight from Beta(alpha, alpha).
+
+    Args:
+        images: `(N, C, H, W)`.
+        labels: `(N,)`.
+        classes: how many there are.
+        alpha: above 0; larger values mix more evenly.
+        seed: for the weight and the partners.
+
+    Returns:
+        The mixed images, and their labels as probabilities `(N, classes)`.
+    """
+    generator = np.random.default_rng(seed)
+    weight = float(generator.beta(alpha, alpha))
+    partner = torch.from_numpy(generator.permutation(len(images))).to(images.device)
+    one_hot = F.one_hot(labels, classes).float()
+    return images.lerp(images[partner], 1 - weight), one_hot.lerp(one_hot[partner], 1 - weight)

@@ -1,0 +1,191 @@
+"""The targets of a batch: the outputs of a selected teacher, cached or computed online."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from meal.core.seeds import Purpose, derive_seed, hash_integers, uniform
+from meal.distill.settings import Method
+from meal.models.checkpoint import load
+from meal.models.factory import with_blocks
+from meal.targets.cache import NETWORK, TargetCache
+from meal.targets.ensemble import MEAN, Ensemble, mean_block, mean_log_probabilities, standardise
+
+BlockTargets = dict[int, tuple[Tensor, Tensor | None]]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the student is compared with in one step.
+
+    Attributes:
+        logits: `(N, C)`; log-probabilities if they are a mean, or only the k largest were stored.
+        blocks: by block number, values `(n, D)` and the rows of the batch that they are for: None
+            for all, fewer if the teacher of some images lacks the block.
+        teacher: the teacher of the whole batch; None if there is no single one.
+    """
+
+    logits: Tensor
+    blocks: BlockTargets
+    teacher: str | None = None
+
+
+@dataclass(frozen=True)
+class ViewBatch:
+    """A batch as teachers may see it: view `view` of images `rows` `(N,)`, on the CPU, at `step`.
+
+    `pixels` `(N, C, H, W)` is that view, for teachers that run online.
+    """
+
+    rows: Tensor
+    view: int
+    step: int
+    pixels: Tensor
+
+
+Outputs = tuple[Tensor, dict[int, Tensor]]  # logits (N, C) and blocks (N, D), float32
+
+
+class Teacher(Protocol):
+    """A source of targets: a teacher, or the mean of all."""
+
+    def outputs(self, batch: ViewBatch) -> Outputs:
+        """Logits and blocks for a batch, standardised if the method says so."""
+
+
+class CachedTeacher:
+    """A teacher, or the mean of all, read from its cache."""
+
+    def __init__(self, cache: TargetCache, method: Method, device: torch.device) -> None:
+        self._cache, self._device = cache, device
+        self._blocks = _compared_blocks(cache, method)
+
+    def outputs(self, batch: ViewBatch) -> Outputs:
+        """Read the rows of the batch."""
+        rows = batch.rows.numpy()
+        blocks = {}
+        for block, moments in self._blocks.items():
+            values = self._cache.block(block, batch.view, rows)
+            blocks[block] = self._to(values if moments is None else standardise(values, moments))
+        return self._to(self._cache.logits(batch.view, rows)), blocks
+
+    def _to(self, values: Tensor) -> Tensor:
+        return values.to(self._device, non_blocking=True)
+
+
+class OnlineTeacher:
+    """A teacher that runs, in eval mode, on the pixels that the student sees."""
+
+    def __init__(self, cache: TargetCache, method: Method, device: torch.device) -> None:
+        spec, network = load(cache.folder / NETWORK)
+        count = max(cache.blocks, default=0)
+        self._network = with_blocks(network, spec, count, cache.manifest["align"])
+        self._network.to(device).eval()
+        self._blocks = {
+            block: None if moments is None else tuple(part.to(device) for part in moments)
+            for block, moments in _compared_blocks(cache, method).items()
+        }
+
+    @torch.no_grad()
+    def outputs(self, batch: ViewBatch) -> Outputs:
+        """Run the teacher."""
+        logits, values = self._network(batch.pixels)
+        blocks = {}
+        for block, moments in self._blocks.items():
+            own = values[block].float()
+            blocks[block] = own if moments is None else standardise(own, (moments[0], moments[1]))
+        return logits.float(), blocks
+
+
+class OnlineMean:
+    """The mean of teachers that run online."""
+
+    def __init__(self, members: Sequence[OnlineTeacher], weights: Sequence[float]) -> None:
+        self._members, self._weights = members, weights
+
+    def outputs(self, batch: ViewBatch) -> Outputs:
+        """Run all teachers."""
+        found = [member.outputs(batch) for member in self._members]
+        means = {}
+        for block in sorted({block for _, blocks in found for block in blocks}):
+            having = [index for index, (_, blocks) in enumerate(found) if block in blocks]
+            means[block] = mean_block(
+                [found[index][1][block] for index in having],
+                [self._weights[index] for index in having],
+            )
+        return mean_log_probabilities([logits for logits, _ in found], self._weights), means
+
+
+class TargetReader:
+    """Gives the targets of a batch, from the teachers that `distill.selection` selects."""
+
+    def __init__(self, ensemble: Ensemble, method: Method, seed: int, device: torch.device) -> None:
+        """Open the teachers.
+
+        Args:
+            ensemble: the opened caches.
+            method: `selection`, and the `blocks` and `norm` of what is read.
+            seed: for the random choice of a teacher, by step and image.
+            device: where targets go.
+        """
+        members = list(ensemble.members.values())
+        self._teachers: list[Teacher]
+        if ensemble.mean.manifest["enabled"]:
+            caches = [ensemble.mean] if method.selection == MEAN else members
+            self._teachers = [CachedTeacher(cache, method, device) for cache in caches]
+        else:
+            online = [OnlineTeacher(cache, method, device) for cache in members]
+            self._teachers = (
+                [OnlineMean(online, ensemble.weights)] if method.selection == MEAN else [*online]
+            )
+        self._names = list(ensemble.members)
+        self._mean = method.selection == MEAN
+        # A uniform draw selects the teacher in whose interval it falls.
+        self._bounds = torch.tensor(ensemble.weights, dtype=torch.float64).cumsum(0)[:-1]
+        self._per_image = method.selection == "random_per_image"
+        self._seed, self._device = derive_seed(seed, Purpose.SELECTION), device
+
+    def targets(self, batch: ViewBatch) -> Targets:
+        """The targets of a batch."""
+        if self._per_image:
+            return self._targets_per_image(batch)
+        number = 0 if self._mean else int(self._choose(batch.step, batch.rows.new_zeros(1)))
+        logits, blocks = self._teachers[number].outputs(batch)
+        every_row: BlockTargets = {block: (values, None) for block, values in blocks.items()}
+        return Targets(logits, every_row, None if self._mean else self._names[number])
+
+    def _targets_per_image(self, batch: ViewBatch) -> Targets:
+        """Targets from a random teacher for each image."""
+        chosen = self._choose(batch.step, batch.rows).to(self._device)
+        found = [teacher.outputs(batch) for teacher in self._teachers]
+        logits = found[0][0].clone()
+        joined: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
+        for index, (own, blocks) in enumerate(found):
+            mine = (chosen == index).nonzero()[:, 0]
+            logits[mine] = own[mine]
+            for block, values in blocks.items() if len(mine) else ():
+                parts, rows = joined.setdefault(block, ([], []))
+                parts.append(values[mine])
+                rows.append(mine)
+        return Targets(
+            logits,
+            {block: (torch.cat(parts), torch.cat(rows)) for block, (parts, rows) in joined.items()},
+        )
+
+    def _choose(self, step: int, rows: Tensor) -> Tensor:
+        """The number of the teacher for each of `rows` `(N,)` at a step, drawn by weight."""
+        draws = uniform(hash_integers(self._seed, step, rows), 0)
+        return torch.searchsorted(self._bounds, draws, right=True)
+
+
+def _compared_blocks(cache: TargetCache, method: Method) -> dict[int, tuple[Tensor, Tensor] | None]:
+    """The blocks that the method uses and the teacher has, with their moments if standardised."""
+    return {
+        block: cache.moments(block) if method.norm == "standardise" else None
+        for block in sorted(set(method.blocks) & set(cache.blocks))
+    }

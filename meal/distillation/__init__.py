@@ -1,1 +1,0 @@
-"""The MEAL objective: similarity and adversarial learning."""

@@ -1,0 +1,1 @@
+"""The stage `ensemble`: the chosen caches together, and their mean."""

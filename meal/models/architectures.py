@@ -1,0 +1,115 @@
+"""The names of architectures: which exist, and what may be asked of them.
+
+Libraries are imported when one of their networks is named: `configure` often needs none.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import traceback
+from pathlib import Path
+from typing import Any
+
+from meal.core.digests import code_digest
+from meal.core.errors import UserError
+from meal.models.settings import Network
+from meal.models.zoo import ZOO
+
+TIMM, TORCHVISION = "timm/", "torchvision/"  # prefixes of their names
+OWN = "networks"  # the package of the user's own networks
+FORMS = f"a name of the zoo, timm/NAME, torchvision/NAME, or {OWN}.MODULE:FUNCTION"
+
+
+def check(network: Network) -> None:
+    """Check that an architecture exists and allows what is asked of it.
+
+    Raises:
+        UserError: one line that begins with the key below the network's own.
+    """
+    arch = network.arch
+    if arch.startswith(TIMM):
+        import timm
+
+        _check_name(arch, timm.is_model(arch.removeprefix(TIMM)), timm.list_models)
+    elif arch.startswith(TORCHVISION):
+        from torchvision.models import list_models
+
+        names = list_models(module=importlib.import_module("torchvision.models"))
+        _check_name(arch, arch.removeprefix(TORCHVISION) in names, lambda: names)
+    elif ":" in arch:
+        own_function(arch)
+    elif arch not in ZOO:
+        raise UserError(f"arch={arch!r}: unknown; allowed: {', '.join(sorted(ZOO))}, or {FORMS}")
+    if network.width != 1 and not (arch in ZOO and ZOO[arch].scales):
+        scaling = ", ".join(name for name, entry in ZOO.items() if entry.scales)
+        raise UserError(
+            f"width={network.width:g}: {arch} has width 1 only; "
+            f"architectures with other widths: {scaling}"
+        )
+    if network.weights == "pretrained" and not arch.startswith((TIMM, TORCHVISION)):
+        raise UserError(
+            f"weights='pretrained': {arch} has none; allowed: a file or a url with its sha256, "
+            "or null; timm/NAME and torchvision/NAME have pretrained weights"
+        )
+    if network.options and arch in ZOO:
+        raise UserError(f"options={network.options}: networks of the zoo take none")
+
+
+def _check_name(arch: str, known: bool, names: Any) -> None:
+    if not known:
+        close = difflib.get_close_matches(arch.partition("/")[2], names(), n=3, cutoff=0)
+        raise UserError(f"arch={arch!r}: unknown; nearest: {', '.join(close)}")
+
+
+def own_function(arch: str) -> Any:
+    """The function that `networks.MODULE:FUNCTION` names.
+
+    Raises:
+        UserError: if it is outside the package `networks`, which is never imported then, or
+            cannot be imported.
+    """
+    _own_file(arch)
+    module, _, name = arch.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name, None)
+    except Exception as error:  # the user's code may raise anything
+        raise UserError(f"arch={arch!r}: {module} cannot be imported: {describe(error)}") from None
+    if not callable(function):
+        raise UserError(f"arch={arch!r}: {module} has no function {name!r}")
+    return function
+
+
+def own_digest(arch: str) -> str | None:
+    """A digest of the user's own code: of all modules of `networks`; None for other networks.
+
+    It is in the slices, so a change to that code retrains the networks that use it.
+    """
+    if ":" not in arch or arch.startswith((TIMM, TORCHVISION)):
+        return None
+    _own_file(arch)
+    folder = Path(OWN).resolve()
+    return code_digest(folder.rglob("*.py"), folder)
+
+
+def _own_file(arch: str) -> Path:
+    """The file of the module that `arch` names, below the project's folder `networks`."""
+    module = arch.partition(":")[0]
+    parts = module.split(".")
+    if parts[0] != OWN or not all(part.isidentifier() for part in parts):
+        raise UserError(
+            f"arch={arch!r}: networks of your own belong in the folder {OWN}/, where changes to "
+            f"them are noticed; allowed: {FORMS}"
+        )
+    folder = Path(*parts)
+    for file in (folder.with_suffix(".py"), folder / "__init__.py"):
+        if len(parts) > 1 and file.is_file():
+            return file
+    raise UserError(f"arch={arch!r}: there is no file {folder.with_suffix('.py')}")
+
+
+def describe(error: Exception) -> str:
+    """An error of foreign code in one line, with its place."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{place}"

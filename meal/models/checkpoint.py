@@ -1,0 +1,182 @@
+"""Weight files: our own folders of weights and specification, and files from elsewhere.
+
+A weights folder holds `weights.safetensors` and `network.json`, enough to rebuild the network.
+Files are read as data: safetensors, or PyTorch's own format without the code it may carry.
+"""
+
+from __future__ import annotations
+
+import pickle
+import urllib.error
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from meal.core.digests import sha256
+from meal.core.errors import UserError
+from meal.core.files import atomic_folder, check_file, read_sealed, write_errors, write_sealed
+from meal.core.paths import user_folder
+from meal.models.adapter import Adapted
+from meal.models.factory import build
+from meal.models.settings import WeightsFile
+from meal.models.spec import NetworkSpec
+
+FIX = "dvc repro"
+STATE_KEYS = ("net", "state_dict", "model")  # where other trainers nest the state
+_MOST_LISTED = 5
+
+
+def save(folder: Path, spec: NetworkSpec, state: Mapping[str, Tensor]) -> None:
+    """Write a network's state and specification into `folder`, atomically."""
+    # Clones: parameters may share memory, which the format does not allow.
+    tensors = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in state.items()
+    }
+    with atomic_folder(folder) as temporary:
+        path = temporary / "weights.safetensors"
+        with write_errors(path, SafetensorError):
+            save_file(tensors, path)
+        write_sealed(temporary / "network.json", {**asdict(spec), "sha256": sha256(path)})
+
+
+def load(folder: Path) -> tuple[NetworkSpec, nn.Module]:
+    """Rebuild the network that `save` wrote, in eval mode.
+
+    Raises:
+        UserError: if a file is missing or damaged, or the two do not fit.
+    """
+    path = folder / "weights.safetensors"
+    card = read_sealed(folder / "network.json", FIX)
+    check_file(path, card.get("sha256"), FIX)
+    try:
+        spec = NetworkSpec.read(card)
+        network = build(spec)
+        network.load_state_dict(load_file(path))
+    except (TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{folder} does not hold a network of this version: {reason}; fix: {FIX}"
+        ) from None
+    return spec, network.eval()
+
+
+def load_foreign(network: nn.Module, weights: WeightsFile, key: str) -> None:
+    """Load weights from elsewhere into `network`.
+
+    Args:
+        network: all of whose state the file must hold.
+        weights: a file or an address, with its SHA-256.
+        key: the key in params.yaml, for messages.
+
+    Raises:
+        UserError: if the file is not available, is not the one that is meant, or does not fit.
+    """
+    path = locate(weights, key)
+    load_state(network, read_state(path), f"{key}: {path}")
+
+
+def locate(weights: WeightsFile, key: str) -> Path:
+    """The file of `weights`, downloaded if necessary, after comparing its checksum."""
+    if weights.file is not None:
+        path = Path(weights.file)
+    else:
+        assert weights.url is not None
+        downloads = user_folder() / "weights"
+        path = downloads / weights.sha256
+        if not path.is_file():
+            downloads.mkdir(parents=True, exist_ok=True)
+            print(f"downloading {weights.url} to {path}", flush=True)
+            try:  # atomic: the file gets its name when its checksum is right
+                torch.hub.download_url_to_file(weights.url, str(path), weights.sha256)
+            except (OSError, RuntimeError, urllib.error.URLError) as error:
+                raise UserError(
+                    f"{key}.url={weights.url!r} cannot be downloaded: {error}; download it "
+                    "yourself and give the file"
+                ) from None
+    if not path.is_file():
+        raise UserError(f"{key}.file={str(path)!r}: no such file")
+    found = sha256(path)
+    if found != weights.sha256:
+        raise UserError(f"{key}.sha256={weights.sha256!r}: {path} has {found}")
+    return path
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The state of a network in a `.safetensors`, `.pt`, `.pth` or `.t7` file.
+
+    A state nested under `net`, `state_dict` or `model` is found, and the prefix `module.` that
+    DataParallel adds to every name is removed.
+
+    Raises:
+        UserError: if there is none, or the file holds code.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "GLOBAL" not in str(error):  # no refused function: not a pickle at all
+            raise UserError(f"{path} is not a file of weights") from None
+        raise UserError(
+            f"{path} holds more than weights: loading it would run code, so it was not read; ask "
+            "its owner to save the state_dict, best as safetensors"
+        ) from None
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, SafetensorError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is not a file of weights: {reason}") from None
+    while isinstance(state, Mapping):
+        inside = [state[key] for key in STATE_KEYS if isinstance(state.get(key), Mapping)]
+        if not inside:
+            break
+        state = inside[0]
+    tensors = isinstance(state, Mapping) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    )
+    if not tensors or not state:
+        raise UserError(
+            f"{path} holds no state of a network, neither at the top level nor under "
+            f"{', '.join(STATE_KEYS)}"
+        )
+    while all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    return dict(state)
+
+
+def load_state(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load `state` into `network`; their names and shapes must match exactly.
+
+    Raises:
+        UserError: listing what is missing, unexpected or of another shape.
+    """
+    if isinstance(network, Adapted) and not any(name.startswith("inner.") for name in state):
+        network = network.inner  # saved elsewhere, without our adapter around it
+    own = network.state_dict()
+    # A counter that older PyTorch did not save; it is unused if the momentum is set.
+    wanted = {name for name in own if not name.endswith("num_batches_tracked")}
+    found = {name for name in state if not name.endswith("num_batches_tracked")}
+    faults = {
+        "missing": sorted(wanted - found),
+        "unexpected": sorted(found - wanted),
+        "of another shape": [
+            f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
+            for name in sorted(wanted & found)
+            if state[name].shape != own[name].shape
+        ],
+    }
+    listed = [f"{kind}: {_some(names)}" for kind, names in faults.items() if names]
+    if listed:
+        raise UserError(f"{source} does not fit the network; {'; '.join(listed)}")
+    network.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _MOST_LISTED
+    return ", ".join(names[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")

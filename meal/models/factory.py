@@ -1,0 +1,120 @@
+"""From a specification to a module: the only place where networks are built."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from meal.core.errors import UserError
+from meal.models.adapter import Adapted, InputAdapter
+from meal.models.architectures import TIMM, TORCHVISION, describe, own_function
+from meal.models.blocks import Alignment, BlockNetwork
+from meal.models.hub import size_argument
+from meal.models.spec import NetworkSpec
+from meal.models.strides import subsample_first
+from meal.models.zoo import ZOO
+
+
+def build(spec: NetworkSpec, seed: int = 0) -> nn.Module:
+    """Build a network with random weights drawn from `seed`; the global generator is untouched.
+
+    Raises:
+        UserError: if code outside the zoo fails, or builds something else.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _build(spec)
+    subsample_first(network)
+    if spec.inputs is not None:
+        network = Adapted(InputAdapter(spec.inputs), network)
+    return network.to(memory_format=torch.channels_last)
+
+
+def with_blocks(
+    network: nn.Module, spec: NetworkSpec, blocks: int, align: Alignment = "spatial"
+) -> BlockNetwork:
+    """Wrap a network so that it returns logits and up to `blocks` aligned blocks.
+
+    Raises:
+        UserError: if `spec.blocks` names a sub-module that does not exist.
+    """
+    taps = spec.blocks or (ZOO[spec.arch].taps if spec.arch in ZOO else ())
+    return BlockNetwork(network, taps, blocks, spec.shape, align)
+
+
+def check_structure(spec: NetworkSpec) -> None:
+    """Check that a network takes its images and returns logits, in both modes.
+
+    Called once before a network is trained or its weights are loaded; networks of the zoo are
+    known to pass.
+
+    Raises:
+        UserError: if it does not, or `spec.blocks` names a sub-module that does not exist.
+    """
+    network = build(spec)  # a separate one: running it changes buffers
+    if spec.arch not in ZOO:
+        inner = network.inner if isinstance(network, Adapted) else network
+        for mode in ("eval", "training"):
+            _check_logits(inner, spec, mode)
+    if spec.blocks:
+        with_blocks(network, spec, 1)
+
+
+def _build(spec: NetworkSpec) -> nn.Module:
+    channels, size, _ = spec.inner_shape
+    if spec.arch in ZOO:
+        return ZOO[spec.arch].build(channels, spec.classes, spec.width, size)
+    try:
+        network = _build_foreign(spec, channels, size)
+    except Exception as error:  # foreign code may raise anything
+        raise UserError(
+            f"{spec.arch} cannot be built with options {dict(spec.options)}: {describe(error)}"
+        ) from None
+    if not isinstance(network, nn.Module):
+        raise UserError(f"{spec.arch} returns {type(network).__name__}, not a torch.nn.Module")
+    if any(is_lazy(parameter) for parameter in network.parameters()):
+        _run(network.eval(), spec, "eval")  # lazy layers get their shapes from the first images
+    return network.train()
+
+
+def _build_foreign(spec: NetworkSpec, channels: int, size: int) -> object:
+    """What timm, torchvision or the user's own function builds."""
+    if spec.arch.startswith(TIMM):
+        import timm
+
+        arguments = {"num_classes": spec.classes, "in_chans": channels, **spec.options}
+        arguments = {**size_argument(spec.arch, size), **arguments}
+        return timm.create_model(spec.arch.removeprefix(TIMM), pretrained=False, **arguments)
+    if spec.arch.startswith(TORCHVISION):
+        from torchvision.models import get_model
+
+        name = spec.arch.removeprefix(TORCHVISION)
+        return get_model(name, weights=None, num_classes=spec.classes, **spec.options)
+    return own_function(spec.arch)(
+        channels=channels, classes=spec.classes, image_size=size, **spec.options
+    )
+
+
+@torch.no_grad()
+def _run(network: nn.Module, spec: NetworkSpec, mode: str) -> object:
+    """What a network returns for two images; UserError if it fails."""
+    channels, size, _ = spec.inner_shape
+    try:
+        return network(torch.zeros(2, channels, size, size))
+    except Exception as error:  # foreign code may raise anything
+        raise UserError(
+            f"{spec.arch} does not take images of {size}x{size} pixels, {channels} channel(s), "
+            f"in {mode} mode: {describe(error)}"
+        ) from None
+
+
+def _check_logits(network: nn.Module, spec: NetworkSpec, mode: str) -> None:
+    """Raise UserError unless `network` returns logits `(2, classes)` for two images."""
+    logits = _run(network.train(mode == "training"), spec, mode)
+    shape = tuple(getattr(logits, "shape", ())) or type(logits).__name__
+    if shape != (2, spec.classes):
+        raise UserError(
+            f"{spec.arch} returns {shape} for two images in {mode} mode; expected: "
+            f"(2, {spec.classes}){', as with aux_logits: false' if shape[0] != 2 else ''}"
+        )

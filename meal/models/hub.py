@@ -1,0 +1,85 @@
+"""What timm and torchvision publish: weights, with the input and the classes that go with them.
+
+The libraries are imported when one of their networks is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from meal.core.errors import UserError
+from meal.models.architectures import TIMM
+
+
+def published_input(arch: str) -> tuple[int, Sequence[float], Sequence[float]]:
+    """Size, mean and std of the input that published weights expect.
+
+    Raises:
+        UserError: if nothing is published under that name.
+    """
+    name = arch.partition("/")[2]
+    if arch.startswith(TIMM):
+        import timm
+
+        card = timm.get_pretrained_cfg(name)
+        if card is None or not card.has_weights:
+            raise UserError(f"{arch} has no pretrained weights; name a tag that has")
+        return int(card.input_size[-1]), card.mean, card.std
+    from torchvision.models import get_model_weights
+
+    transforms: Any = get_model_weights(name).DEFAULT.transforms()
+    return int(transforms.crop_size[0]), transforms.mean, transforms.std
+
+
+def published_classes(arch: str) -> int:
+    """The number of classes of published weights."""
+    name = arch.partition("/")[2]
+    if arch.startswith(TIMM):
+        import timm
+
+        card: Any = timm.get_pretrained_cfg(name)
+        return int(card.num_classes)
+    from torchvision.models import get_model_weights
+
+    weights: Any = get_model_weights(name)
+    return len(weights.DEFAULT.meta["categories"])
+
+
+def published_state(arch: str, size: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The published weights of an architecture.
+
+    Args:
+        arch: `timm/NAME` or `torchvision/NAME`.
+        size: side in pixels of the images.
+        options: keyword arguments of the builder.
+
+    Raises:
+        UserError: if the weights are not available.
+    """
+    name = arch.partition("/")[2]
+    try:
+        if arch.startswith(TIMM):
+            import timm
+
+            arguments = {**size_argument(arch, size), **options}
+            network = timm.create_model(name, pretrained=True, **arguments)
+        else:
+            from torchvision.models import get_model
+
+            network = get_model(name, weights="DEFAULT", **options)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{arch}: its pretrained weights are not available ({reason}); without a network, "
+            "give a file and its sha256 as weights"
+        ) from None
+    return dict(network.state_dict())
+
+
+def size_argument(arch: str, size: int) -> dict[str, int]:
+    """The keyword argument for the size of the images, if a timm model must know it."""
+    import timm
+
+    card = timm.get_pretrained_cfg(arch.removeprefix(TIMM))
+    return {"img_size": size} if card is not None and card.fixed_input_size else {}

@@ -1,0 +1,82 @@
+"""Logits of a network in eval mode for plain images, in batches that keep every bit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from meal.data.prepared import Prepared, Split
+from meal.views.pipelines import PlainPipeline
+
+_MOST = {"cpu": 512, "cuda": 8192}  # images; larger batches are no faster
+_LEAST = 16  # smaller batches may change the last bits of an image's logits
+_FRACTION = 1 / 8  # of the memory, for one batch
+
+
+@torch.inference_mode()
+def batch_size(network: nn.Module, image: Tensor) -> int:
+    """The number of images like `image` per batch: the largest power of two that fits in memory.
+
+    It depends on the network, its input and the total memory, not on what is free, so a machine
+    always uses the same batches.
+
+    Args:
+        network: in eval mode.
+        image: one input `(1, C, H, W)`, on the network's device.
+    """
+    largest = image.nbytes
+
+    def measure(module: nn.Module, inputs: object, output: object) -> None:
+        nonlocal largest
+        if isinstance(output, Tensor):
+            largest = max(largest, output.nbytes)
+
+    hooks = [module.register_forward_hook(measure) for module in network.modules()]
+    network(image)
+    for hook in hooks:
+        hook.remove()
+    if image.device.type == "cuda":
+        memory = torch.cuda.get_device_properties(image.device).total_memory
+    else:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    # The input and output of a layer and a shortcut are alive at once, with some workspace.
+    fitting = int(memory * _FRACTION) // (4 * largest)
+    most = _MOST.get(image.device.type, _MOST["cpu"])
+    return max(_LEAST, min(most, 1 << max(0, fitting.bit_length() - 1)))
+
+
+def spans(count: int, batch_size: int) -> Iterator[tuple[int, int]]:
+    """Spans of equal length that cover `count` items; the last may overlap the one before.
+
+    Small batches use other kernels, which may change the last bits. So the last batch is filled up
+    with images of the one before.
+    """
+    size = min(batch_size, count)
+    for start in range(0, count, size):
+        yield min(start, count - size), min(start, count - size) + size
+
+
+@torch.inference_mode()
+def plain_logits(network: nn.Module, pipeline: PlainPipeline) -> NDArray[np.float32]:
+    """Logits `(N, C)`, float32, for all images of a pipeline; `network` is in eval mode."""
+    size = batch_size(network, torch.zeros(1, *pipeline.shape, device=pipeline.device))
+    order = [torch.arange(start, stop) for start, stop in spans(len(pipeline), size)]
+    batches = [
+        (rows, network(images).float().cpu().numpy()) for rows, images in pipeline.batches(order)
+    ]
+    logits = np.empty((len(pipeline), batches[0][1].shape[1]), dtype=np.float32)
+    for rows, values in batches:
+        logits[rows.numpy()] = values
+    return logits
+
+
+def split_logits(
+    network: nn.Module, data: Prepared, split: Split, device: torch.device
+) -> NDArray[np.float32]:
+    """Logits `(N, C)`, float32, for the plain images of a split; `network` is on `device`."""
+    return plain_logits(network, PlainPipeline.of(data, split, device))

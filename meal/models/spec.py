@@ -1,0 +1,131 @@
+"""A network's specification: written beside its weights, enough to rebuild it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from meal.data.prepared import Prepared
+from meal.models.architectures import TORCHVISION
+from meal.models.hub import published_input
+from meal.models.settings import Network, NetworkSlice
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The input that a network expects, if it differs from the prepared data.
+
+    Attributes:
+        size: side in pixels.
+        channels: 3 where grey images are repeated for a network of colour images.
+        mean, std: the normalisation that it expects, by channel, for pixels in [0, 1].
+        data_mean, data_std: the normalisation that the pipeline has applied.
+    """
+
+    size: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    data_mean: tuple[float, ...]
+    data_std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """The structure of a network.
+
+    Attributes:
+        arch: a name of the zoo, `timm/NAME`, `torchvision/NAME`, or `networks.MODULE:FUNCTION`.
+        width: factor on the numbers of channels, for the zoo.
+        channels, image_size, classes: of its images and its logits.
+        options: keyword arguments of the builder, not for the zoo.
+        blocks: sub-modules whose outputs are feature maps; empty if they are found.
+        inputs: the input it expects, if it differs from the images.
+        source: a digest of the user's own code that builds it.
+    """
+
+    arch: str
+    width: float
+    channels: int
+    image_size: int
+    classes: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    blocks: tuple[str, ...] = ()
+    inputs: InputSpec | None = None
+    source: str | None = None
+
+    @classmethod
+    def read(cls, card: Mapping[str, Any]) -> NetworkSpec:
+        """The specification that `asdict` turned into JSON."""
+        inputs = card["inputs"] and {name: _tuple(value) for name, value in card["inputs"].items()}
+        return cls(
+            **{name: card[name] for name in ("arch", "width", "channels", "image_size", "classes")},
+            options=card["options"],
+            blocks=tuple(card["blocks"]),
+            inputs=InputSpec(**inputs) if inputs else None,
+            source=card["source"],
+        )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of its images."""
+        return self.channels, self.image_size, self.image_size
+
+    @property
+    def inner_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of what the network itself sees."""
+        if self.inputs is None:
+            return self.shape
+        return self.inputs.channels, self.inputs.size, self.inputs.size
+
+
+def specify(network: NetworkSlice, data: Prepared) -> NetworkSpec:
+    """The specification of a configured network for prepared data."""
+    channels, image_size, _ = data.shape
+    size, wanted, mean, std = _expected_input(network, channels, image_size)
+    inputs = None
+    if (size, wanted) != (image_size, channels) or mean is not None:
+        inputs = InputSpec(
+            size=size,
+            channels=wanted,
+            mean=tuple(mean or data.mean),
+            std=tuple(std or data.std),
+            data_mean=tuple(data.mean),
+            data_std=tuple(data.std),
+        )
+    return NetworkSpec(
+        arch=network.arch,
+        width=network.width,
+        channels=channels,
+        image_size=image_size,
+        classes=data.classes,
+        options=dict(network.options),
+        blocks=tuple(network.blocks),
+        inputs=inputs,
+        source=network.source,
+    )
+
+
+def _expected_input(
+    network: Network, channels: int, image_size: int
+) -> tuple[int, int, Sequence[float] | None, Sequence[float] | None]:
+    """Size, channels, mean and std that a network expects; None is the training split's."""
+    size, wanted = image_size, channels
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    if network.weights == "pretrained":
+        size, mean, std = published_input(network.arch)
+        wanted = len(mean)
+    elif network.arch.startswith(TORCHVISION):
+        wanted = 3
+    if network.input is not None:
+        size = network.input.size or size
+        if network.input.mean is not None:
+            mean, std = network.input.mean, network.input.std
+            wanted = max(wanted, len(mean))
+    return size, wanted, mean, std
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,1 +1,0 @@
-"""Networks, and their view as aligned blocks and logits."""

@@ -1,0 +1,1 @@
+"""The stage `prepare`: from a dataset's images to the prepared data and their card."""

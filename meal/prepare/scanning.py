@@ -1,0 +1,138 @@
+"""Reading every image file once: which are intact, what they hold, and their checksums."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from meal.core.errors import UserError
+from meal.core.progress import Progress
+from meal.data.decoding import decode, read_image
+from meal.data.stores import load_ahead
+from meal.prepare.duplicates import digest
+
+_BATCH = 64  # files per batch of a worker
+
+
+@dataclass
+class Scan:
+    """What was found in the files, in their order.
+
+    Attributes:
+        paths: relative to the root, as bytes.
+        pixels: uint8 `(N, side, side, 3)` if they are kept, else no images.
+        digests: SHA-256 `(N, 32)` of the files, broken ones included if they could be read.
+        pixel_digests: SHA-256 `(N, 32)` of the prepared images.
+        bytes: the sizes of the files.
+        sizes: width and height in pixels `(N, 2)`.
+        grey: whether a file holds only grey levels.
+        sums: of the prepared image's values and of their squares, by channel `(N, 2, 3)`.
+        faults: what is wrong with broken files, by row.
+    """
+
+    paths: NDArray[np.bytes_]
+    pixels: NDArray[np.uint8]
+    digests: NDArray[np.uint8]
+    pixel_digests: NDArray[np.uint8]
+    bytes: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    grey: NDArray[np.bool_]
+    sums: NDArray[np.int64]
+    faults: dict[int, str]
+
+    def name(self, row: int) -> str:
+        """A file's path below the root, printable on one line."""
+        path = os.fsdecode(self.paths[row])
+        return path if path.isprintable() else ascii(path)[1:-1]
+
+    def index(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Path, size and checksum of the files of `rows`, as a structured array."""
+        kinds = [("path", self.paths.dtype), ("size", "<i8"), ("sha256", "u1", 32)]
+        index = np.empty(len(rows), dtype=kinds)
+        index["path"], index["size"] = self.paths[rows], self.bytes[rows]
+        index["sha256"] = self.digests[rows]
+        return index
+
+
+class _Files(Dataset[Any]):
+    """Files to be read in batches by worker processes."""
+
+    def __init__(self, root: Path, paths: NDArray[np.bytes_], side: int, keep: bool) -> None:
+        self._root, self._paths, self._side, self._keep = root, paths, side, keep
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> tuple[Tensor, dict[str, Any], dict[int, str]]:
+        count, side = len(rows), self._side
+        found: dict[str, Any] = {
+            "pixels": np.zeros((count if self._keep else 0, side, side, 3), np.uint8),
+            "digests": np.zeros((count, 32), np.uint8),
+            "pixel_digests": np.zeros((count, 32), np.uint8),
+            "bytes": np.zeros(count, np.int64),
+            "sizes": np.zeros((count, 2), np.int64),
+            "grey": np.zeros(count, bool),
+            "sums": np.zeros((count, 2, 3), np.int64),
+        }
+        faults = {}
+        for place, row in enumerate(rows.tolist()):
+            try:
+                content = read_image(self._root / os.fsdecode(self._paths[row]))
+                found["digests"][place] = digest(content)
+                found["bytes"][place] = len(content)
+                image = decode(content, side)
+            except OSError as error:
+                faults[row] = str(error.strerror)
+                continue
+            except UserError as error:
+                faults[row] = str(error)
+                continue
+            found["sizes"][place], found["grey"][place] = image.size, image.grey
+            found["pixel_digests"][place] = digest(image.pixels.data)
+            values = image.pixels.astype(np.int64)
+            found["sums"][place] = values.sum((0, 1)), (values**2).sum((0, 1))
+            if self._keep:
+                found["pixels"][place] = image.pixels
+        arrays = {name: torch.from_numpy(array) for name, array in found.items()}
+        return torch.from_numpy(rows), arrays, faults
+
+
+def scan(root: Path, paths: Sequence[str], side: int, keep: bool, workers: int) -> Scan:
+    """Read and decode every file.
+
+    Args:
+        root: the folder that `paths` are relative to.
+        paths: the files.
+        side: of the prepared images, in pixels.
+        keep: whether to keep the pixels.
+        workers: how many processes decode.
+    """
+    count = len(paths)
+    found = Scan(
+        np.array([os.fsencode(path) for path in paths]),
+        np.zeros((count if keep else 0, side, side, 3), np.uint8),
+        np.zeros((count, 32), np.uint8),
+        np.zeros((count, 32), np.uint8),
+        np.zeros(count, np.int64),
+        np.zeros((count, 2), np.int64),
+        np.zeros(count, bool),
+        np.zeros((count, 2, 3), np.int64),
+        {},
+    )
+    files = _Files(root, found.paths, side, keep)
+    with Progress("reading the images", count, "images") as progress:
+        for rows, part, faults in load_ahead(files, torch.arange(count).split(_BATCH), workers):
+            for name, values in part.items():
+                if len(values):
+                    getattr(found, name)[rows.numpy()] = values.numpy()
+            found.faults |= {int(row): reason for row, reason in faults.items()}
+            progress.advance(len(rows))
+            if progress.due():
+                progress.show({"broken": len(found.faults)})
+    return found

@@ -1,0 +1,1 @@
+"""The stage `report`: tables, figures and the page of a run."""

@@ -1,0 +1,80 @@
+"""Figures as SVG with text as text and stable bytes, for light and dark mode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+
+matplotlib.use("svg")
+
+from matplotlib import pyplot as plt
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_INK = "#0a0b0c"  # placeholder for the text colour until the file is written
+_STYLE = (
+    "<style>svg{color:#1f2328}@media(prefers-color-scheme:dark){svg{color:#e6edf3}}"
+    "text{fill:currentColor}</style>"
+)
+
+matplotlib.rcParams.update(
+    {
+        "svg.hashsalt": "meal",
+        "svg.fonttype": "none",
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+        "savefig.transparent": True,
+        **dict.fromkeys(
+            ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK
+        ),
+    }
+)
+
+# Of medium lightness, visible on white and on black.
+COLOURS = {
+    "student": "#e8590c",
+    "baseline": "#9a6dd7",
+    "ensemble": "#3b82f6",
+    "ensemble_fitted": "#0ea5b7",
+}
+TEACHER_COLOURS = ("#2f9e62", "#b7791f", "#d6409f", "#7c8a0a", "#64748b", "#a0522d")
+TEACHER_MARKERS = "osDv^P"
+BLACK, WHITE = "#101112", "#fefefe"  # on a colour; pure black would be replaced as the text colour
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure and close it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")
+    plt.close(figure)
+    text = path.read_text(encoding="utf-8").replace(_INK, "currentColor")
+    start = text.index("<svg")
+    end = text.index(">", start) + 1
+    path.write_text(text[:end] + _STYLE + text[end:], encoding="utf-8")
+
+
+def seeds_figure(table: pd.DataFrame, score: str, path: Path) -> None:
+    """Mean and std of each row of `experiments.table.summarise`."""
+    factors = list(table.columns[: list(table.columns).index("seeds")])
+    labels = [", ".join(_short(key, row[key]) for key in factors) for _, row in table.iterrows()]
+    figure, axis = plt.subplots(figsize=(6.5, 0.9 + 0.3 * len(table)))
+    places = range(len(table))
+    axis.errorbar(
+        table["mean"], places, xerr=table["std"].fillna(0), fmt="o", capsize=3, markersize=5
+    )
+    axis.set_yticks(places, labels)
+    axis.invert_yaxis()
+    axis.set_xlabel(f"{score}: mean and standard deviation over seeds")
+    axis.grid(axis="x", alpha=0.3)
+    save(figure, path)
+
+
+def _short(key: str, value: object) -> str:
+    text = str(value).replace("'", "").strip("[]") or "none"
+    name = key.rsplit(".", 1)[-1]
+    return text if name in ("adversarial", "selection", "teachers") else f"{name} {text}"

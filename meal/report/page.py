@@ -1,0 +1,151 @@
+"""The report: one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, StrictUndefined
+
+from meal.core.files import atomic_path
+from meal.evaluation.comparison import claims
+from meal.evaluation.metrics import TEMPERATURES, class_errors
+from meal.evaluation.predictions import BASELINE, ENSEMBLE, FITTED, STUDENT, Predictions
+from meal.report.figures import save
+from meal.report.tables import plain, results_rows
+
+if TYPE_CHECKING:
+    from meal.report.pictures import Picture
+
+_WORST_CLASSES = 10
+_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
+
+Table = dict[str, Any]  # title, columns, rows of text, note
+
+
+def write_page(
+    page: Path,
+    figures: Path,
+    heading: tuple[str, str],
+    metrics: Mapping[str, Any],
+    predictions: Predictions,
+    pictures: Sequence[Picture],
+    significance: Sequence[Mapping[str, str]],
+    sheet: Path,
+) -> None:
+    """Write the pictures into `figures`, and `page`, which contains them.
+
+    Args:
+        page: the HTML file.
+        figures: the folder in which each picture becomes `NAME.svg`.
+        heading: what the numbers are for, and a note.
+        metrics: `reports/metrics.json`.
+        predictions: of the same run.
+        pictures: in the order of the page.
+        significance: the rows that `evaluate` wrote.
+        sheet: the contact sheet of the data card.
+    """
+    shown = []
+    for picture in pictures:
+        save(picture.figure, figures / f"{picture.name}.svg")
+        shown.append(_entry(picture.name, picture.title, picture.words, figures))
+    words = "The first training images of each class, one row per class."
+    shown.append(
+        {"name": "dataset", "title": "The images", "words": words, "source": _inline(sheet)}
+    )
+    template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    text = environment.from_string(template).render(
+        heading=heading[0],
+        note=heading[1],
+        teachers=len(predictions.teachers),
+        verdicts=_verdicts(metrics),
+        tables=[_results(metrics), _significance(significance), _classes(predictions)],
+        pictures=shown,
+    )
+    with atomic_path(page) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _entry(name: str, title: str, words: str, figures: Path) -> dict[str, str]:
+    source = _inline(figures / f"{name}.svg")
+    return {"name": name, "title": title, "words": words, "source": source}
+
+
+def _inline(path: Path) -> str:
+    """A picture as a data URL, which keeps its ids and styles separate."""
+    content = base64.b64encode(path.read_bytes()).decode("ascii")
+    return f"data:{_TYPES[path.suffix]};base64,{content}"
+
+
+def _verdicts(metrics: Mapping[str, Any]) -> list[str]:
+    """The claims with their intervals, and the cost."""
+    cost, agreed = metrics["cost"], metrics["agreement"]["student_ensemble"]
+    percent = 100 * cost["student_macs"] / cost["ensemble_macs"]
+    return [
+        *claims(metrics),
+        f"The student takes {percent:.0f}% of the ensemble's multiply-adds and agrees with it on "
+        f"{agreed:.1f}% of the images.",
+        "This is one run with one seed; other seeds change these numbers (python -m meal table).",
+    ]
+
+
+def _results(metrics: Mapping[str, Any]) -> Table:
+    rows = results_rows(metrics)
+    note = (
+        "ECE over 15 bins; scaled: after temperature scaling, fitted on validation. "
+        "The weights of the fitted ensemble are fitted there, too."
+    )
+    scores = [
+        *(metrics[name] for name in (STUDENT, BASELINE, ENSEMBLE, FITTED)),
+        *metrics["teachers"].values(),
+    ]
+    if any(entry["temperature"] <= 1.01 * TEMPERATURES[0] for entry in scores):
+        note += (
+            f" A temperature of {TEMPERATURES[0]}, its lower bound, means that every validation "
+            "image is predicted correctly: scaled probabilities are then close to 0 and 1."
+        )
+    cells = [list(row.values()) for row in rows]
+    return {"title": "Results", "columns": list(rows[0]), "rows": cells, "note": note}
+
+
+def _significance(table: Sequence[Mapping[str, str]]) -> Table:
+    rows = [
+        [
+            row["models"],
+            row["metric"],
+            row["difference"],
+            f"{row['low']} to {row['high']}",
+            row["mcnemar_p"],
+            row["reading"],
+        ]
+        for row in table
+    ]
+    columns = ["models", "metric", "difference", "95% interval", "McNemar p", "reading"]
+    note = (
+        "Paired bootstrap over the test images; McNemar's exact test on the images that only one "
+        "of the two predicts correctly. All metrics are better when lower."
+    )
+    return {"title": "Significance", "columns": columns, "rows": rows, "note": note}
+
+
+def _classes(predictions: Predictions) -> Table:
+    """The classes with the most errors of the student."""
+    names = [plain(name) for name in predictions.card["classes"]]
+    models = (STUDENT, ENSEMBLE, BASELINE)
+    errors = {
+        model: class_errors(predictions.models[model].predicted, predictions.labels, len(names))
+        for model in models
+    }
+    tested = [k for k in range(len(names)) if not math.isnan(errors[STUDENT][k])]
+    worst = sorted(tested, key=lambda k: -errors[STUDENT][k])[:_WORST_CLASSES]
+    rows = [[names[k], *(f"{errors[model][k]:.2f}" for model in models)] for k in worst]
+    return {
+        "title": f"Classes, the {len(rows)} with the most errors",
+        "columns": ["class", *(f"{model} error (%)" for model in models)],
+        "rows": rows,
+        "note": "All classes: reports/classes.csv.",
+    }

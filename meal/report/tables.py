@@ -1,0 +1,120 @@
+"""Tables for people, in Markdown."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from meal.evaluation.costs import Cost
+
+
+def heading(manifest: Mapping[str, Any]) -> str:
+    """What the numbers are for: the dataset, its test images, and its note."""
+    note = f" ({manifest['note']})" if manifest["note"] else ""
+    return f"{manifest['title']}, {manifest['counts']['test']} test images{note}"
+
+
+def results_table(metrics: Mapping[str, Any]) -> str:
+    """Every model of `reports/metrics.json`: error, NLL, calibration and cost."""
+    return _markdown(pd.DataFrame(results_rows(metrics)))
+
+
+def results_rows(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The rows of the results table, as text."""
+    cost = metrics["cost"]
+    student, ensemble = (
+        {name: cost[f"{model}_{name}"] for name in ("parameters", "macs", "bytes")}
+        for model in ("student", "ensemble")
+    )
+    rows = [
+        _row(f"teacher {name}", scores, cost["teachers"][name])
+        for name, scores in metrics["teachers"].items()
+    ]
+    rows.append(_row("ensemble of teachers", metrics["ensemble"], ensemble))
+    rows.append(_row("ensemble, weights fitted", metrics["ensemble_fitted"], ensemble))
+    rows.append(_row("ensemble, majority vote", metrics["vote"], ensemble))
+    rows.append(_row("baseline, on labels", metrics["baseline"], student))
+    rows.append(_row("student, distilled", metrics["student"], student))
+    columns = [column for column in rows[0] if any(row[column] for row in rows)]
+    return [{column: row[column] for column in columns} for row in rows]
+
+
+def networks_table(costs: Mapping[str, Cost], scales: Mapping[str, bool]) -> str:
+    """The cost of each architecture, and whether it has widths other than 1."""
+    return _markdown(
+        pd.DataFrame(
+            {
+                "architecture": name,
+                "multiply-adds (G)": f"{cost.macs / 1e9:.4f}",
+                "parameters (M)": f"{cost.parameters / 1e6:.3f}",
+                "width": "any" if scales[name] else "1",
+            }
+            for name, cost in costs.items()
+        )
+    )
+
+
+def timings_table(rows: Mapping[str, Mapping[str, float]]) -> str:
+    """The time that a prediction takes, by model."""
+    return _markdown(
+        pd.DataFrame(
+            {
+                "model": model,
+                "latency, 1 image (ms)": f"{row['latency_ms']:.2f}",
+                "images per second, batches of 128": f"{row['images_per_second']:.0f}",
+                "times the student's latency": f"{row['latency_ratio']:.2f}",
+            }
+            for model, row in rows.items()
+        )
+    )
+
+
+def _row(model: str, scores: Mapping[str, float], cost: Mapping[str, int]) -> dict[str, str]:
+    """A row; a vote has no probabilities, so only an error."""
+
+    def shown(key: str, decimals: int) -> str:
+        return f"{scores[key]:.{decimals}f}" if key in scores else ""
+
+    return {
+        "model": model,
+        "top-1 error (%)": shown("top1_error", 2),
+        "top-5 error (%)": shown("top5_error", 2),
+        "NLL": shown("nll", 4),
+        "Brier": shown("brier", 4),
+        "ECE (%)": shown("ece", 2),
+        "ECE scaled (%)": shown("ece_scaled", 2),
+        "parameters (M)": f"{cost['parameters'] / 1e6:.3f}",
+        "multiply-adds (M)": f"{cost['macs'] / 1e6:.1f}",
+        "file (MB)": f"{cost['bytes'] / 1e6:.2f}",
+    }
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A table of text and of numbers with three decimals."""
+    return _markdown(frame.map(_cell))
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.3f}"
+    return str(value)
+
+
+def escape(text: object) -> str:
+    """Foreign text, such as a name, on one line and without effect as Markdown."""
+    return re.sub(r"([\\`*|\[\]<>~$&]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", plain(text))
+
+
+def plain(text: object) -> str:
+    """Foreign text on one line, without invisible characters."""
+    return " ".join("".join(c for c in str(text) if c.isspace() or c.isprintable()).split())
+
+
+def _markdown(frame: pd.DataFrame) -> str:
+    alignment = ["left"] + ["right"] * (len(frame.columns) - 1)
+    return str(frame.to_markdown(index=False, colalign=alignment, disable_numparse=True))

@@ -1,0 +1,25 @@
+"""The supervised objective: cross-entropy on labels."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from meal.training.engine import Objective, ParameterGroup
+from meal.training.settings import Training
+
+
+class SupervisedObjective(Objective):
+    """Mean cross-entropy of the network's logits against labels."""
+
+    def __init__(self, network: nn.Module, settings: Training) -> None:
+        super().__init__()
+        self.network = network
+        self._settings = settings
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The network's parameters, optimised as the run says."""
+        return [ParameterGroup(list(self.network.parameters()), self._settings)]
+
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """From images `(N, C, H, W)` and labels `(N,)` to the loss, which has no parts."""
+        return nn.functional.cross_entropy(self.network(images), labels), {}

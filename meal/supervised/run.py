@@ -1,0 +1,100 @@
+"""Training a network on labels, as the stages `teacher@NAME` and `baseline` do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from meal.core.device import select_device, set_determinism
+from meal.core.paths import CHECKPOINTS
+from meal.core.runtime import load_runtime
+from meal.core.seeds import Purpose, derive_seed
+from meal.core.settings import load_slice
+from meal.core.work import WorkFolder
+from meal.data.prepared import Prepared, open_data
+from meal.models.factory import build, check_structure
+from meal.models.spec import specify
+from meal.supervised.loading import load_teacher
+from meal.supervised.objective import SupervisedObjective
+from meal.supervised.settings import SupervisedSlice
+from meal.training.checkpoints import Checkpoints
+from meal.training.engine import Run, Trained, train
+from meal.training.validation import validator
+from meal.views.batches import epoch_batches, steps_per_epoch
+from meal.views.families import view_family
+from meal.views.pipelines import PlainPipeline, ViewPipeline
+
+
+def run(stage: str, purpose: Purpose, config: Path, folder: Path, curve: Path) -> None:
+    """Train a network, or load its weights; resume unfinished training.
+
+    Args:
+        stage: the name of the stage.
+        purpose: teacher or baseline; the same seed gives each different draws.
+        config: the slice.
+        folder: where the network goes.
+        curve: where its training curve goes.
+    """
+    settings, data, runtime = load_slice(SupervisedSlice, config), open_data(), load_runtime()
+    device = select_device(runtime.device)
+    set_determinism(runtime.deterministic)
+    identity = {"config": settings.model_dump(mode="json"), "data": data.fingerprint}
+    work = WorkFolder(CHECKPOINTS, stage, identity)
+    if settings.training is None:
+        trained = load_teacher(settings, data, device)
+    else:
+        checkpoints = Checkpoints(work, runtime.checkpoint_minutes)
+        trained = train_supervised(stage, purpose, settings, data, device, checkpoints)
+    trained.save(folder, curve)
+    work.remove()
+
+
+def train_supervised(
+    title: str,
+    purpose: Purpose,
+    config: SupervisedSlice,
+    data: Prepared,
+    device: torch.device,
+    checkpoints: Checkpoints,
+) -> Trained:
+    """Train a network on labels; epoch `e` uses view `e` of every image.
+
+    Args:
+        title: shown beside the progress bar.
+        purpose: teacher or baseline; the same seed gives each different draws.
+        config: network, views and training.
+        data: the prepared data.
+        device: where to train.
+        checkpoints: of this run.
+    """
+    settings, seed = config.training, derive_seed(config.network.seed, purpose)
+    assert settings is not None
+    spec = specify(config.network, data)
+    check_structure(spec)
+    network = build(spec, seed)
+    pipeline = ViewPipeline(PlainPipeline.of(data, "train", device), view_family(config.views))
+    labels = data.labels("train").to(device)
+    shuffle = derive_seed(seed, Purpose.SHUFFLE)
+
+    def batches(epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        order = epoch_batches(len(pipeline), settings.batch_size, shuffle, epoch)
+        for rows, pixels in pipeline.batches(islice(order, first, None), epoch):
+            yield pixels, labels[rows.to(device, non_blocking=True)]
+
+    return train(
+        Run(
+            title=title,
+            spec=spec,
+            objective=SupervisedObjective(network.to(device), settings),
+            settings=settings,
+            seed=seed,
+            steps_per_epoch=steps_per_epoch(len(pipeline), settings.batch_size),
+            batches=batches,
+            validate=validator(data, device),
+            checkpoints=checkpoints,
+        )
+    )

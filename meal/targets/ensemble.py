@@ -1,0 +1,126 @@
+"""The ensemble: the caches of the chosen teachers, and how their outputs are averaged.
+
+Its folder, written by the stage `ensemble`, holds a cache for each teacher, and `mean`, a cache of
+the same format with the log of the mean probability and the mean of the standardised blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from meal.core.errors import UserError
+from meal.core.files import read_sealed
+from meal.data.prepared import Split
+from meal.metrics import Floats, log_softmax
+from meal.targets.cache import TargetCache
+
+MEAN = "mean"
+UNIFORM, FITTED = "ensemble", "ensemble_fitted"  # the two ensembles in metrics
+FIX = "dvc repro ensemble"
+
+
+def mean_log_probabilities(logits: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """The log of the weighted mean probability: logits `(N, C)` each, to `(N, C)`, float32."""
+    members = torch.stack([torch.log_softmax(member.double(), dim=1) for member in logits])
+    log_weights = torch.tensor(weights, dtype=torch.float64, device=members.device).log()
+    return torch.logsumexp(members + log_weights[:, None, None], dim=0).float()
+
+
+def standardise(values: Tensor, moments: tuple[Tensor, Tensor]) -> Tensor:
+    """Values `(N, D)` minus their mean `(D,)`, divided by their std `(D,)`."""
+    mean, std = moments
+    return (values - mean) / std
+
+
+def uniform_weights(members: int) -> list[float]:
+    """The weights of the traditional ensemble: equal."""
+    return [1.0 / members] * members
+
+
+def mean_block(members: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """The weighted mean of standardised values `(N, D)`; weights need not sum to one.
+
+    If all weights are 0, it is the plain mean.
+    """
+    total = sum(weights)
+    scaled = [weight / total for weight in weights] if total else uniform_weights(len(members))
+    return torch.stack([m * weight for m, weight in zip(members, scaled, strict=True)]).sum(dim=0)
+
+
+@dataclass(frozen=True)
+class SplitOutputs:
+    """Log-probabilities `(N, C)` for the plain images of a split.
+
+    Attributes:
+        ensembles: of `ensemble` and `ensemble_fitted`.
+        teachers: by name.
+    """
+
+    ensembles: dict[str, Floats]
+    teachers: dict[str, Floats]
+
+
+class Ensemble:
+    """The output of the stage `ensemble`, opened for reading."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the folder; raise UserError if a manifest is missing or damaged."""
+        self.card = read_sealed(folder / "ensemble.json", FIX)
+        self.folder = folder
+        self.teachers: list[str] = self.card["teachers"]
+        self.members = {name: TargetCache(folder / name, "ensemble") for name in self.teachers}
+        self.mean = TargetCache(folder / MEAN, "ensemble")
+
+    def network_card(self, teacher: str) -> dict[str, Any]:
+        """The specification of a teacher's network, as JSON holds it."""
+        return dict(self.members[teacher].manifest["network"])
+
+    @property
+    def weights(self) -> list[float]:
+        """The weights of the teachers, which the mean and the random choice of a teacher follow."""
+        weights: list[float] = self.card["weights"][self.card["weights_used"]]
+        return weights
+
+    def each_log_probabilities(self, split: Split) -> Iterator[tuple[str, Floats]]:
+        """Log-probabilities `(N, C)` for the plain images of a split, one model at a time.
+
+        First the teachers by name; then `ensemble`, the traditional one with uniform weights, and
+        `ensemble_fitted`. Only one teacher is in memory at a time.
+        """
+        sums: dict[str, Floats] = {}
+        for number, (name, cache) in enumerate(self.members.items()):
+            log_probabilities = log_softmax(cache.plain_logits(split))
+            yield name, log_probabilities
+            for ensemble, kind in ((UNIFORM, "uniform"), (FITTED, "fitted")):
+                part = self.card["weights"][kind][number] * np.exp(log_probabilities)
+                sums[ensemble] = sums[ensemble] + part if ensemble in sums else part
+        for ensemble in list(sums):
+            yield ensemble, np.log(sums.pop(ensemble))
+
+    def log_probabilities(self, split: Split) -> SplitOutputs:
+        """The log-probabilities of both ensembles and all teachers, all in memory."""
+        found = dict(self.each_log_probabilities(split))
+        return SplitOutputs({name: found.pop(name) for name in (UNIFORM, FITTED)}, found)
+
+    def block_sizes(self) -> dict[str, dict[int, int]]:
+        """For each teacher, the number of values of each of its blocks."""
+        return {
+            name: {block: len(cache.moments(block)[0]) for block in cache.blocks}
+            for name, cache in self.members.items()
+        }
+
+    def check(self, data: str, views: dict[str, Any], view_count: int) -> None:
+        """Raise UserError unless the cached outputs are for these data and these views."""
+        expected = {"data": data, "views": views, "view_count": view_count}
+        for key, value in expected.items():
+            if self.mean.manifest[key] != value:
+                raise UserError(
+                    f"the cached outputs of the ensemble are for other {key}; fix: {FIX}"
+                )

@@ -1,1 +1,0 @@
-"""Teachers' cached answers, and the ensemble that reads them."""

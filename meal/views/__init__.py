@@ -1,0 +1,1 @@
+"""Replayable augmentation: from prepared images to batches of views."""

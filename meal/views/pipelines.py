@@ -1,0 +1,141 @@
+"""Batches of pixels: uint8 until they are on the device, gathered in one operation per batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from meal.data.prepared import Prepared, Split
+from meal.data.stores import ImageStore
+from meal.views.families import Parameters, ViewFamily
+
+_DRAWN_AT_ONCE = 1 << 16  # images whose views are drawn together, to bound memory
+
+
+class PlainPipeline:
+    """The unaugmented images of a split, in batches of normalised floats on a device."""
+
+    def __init__(
+        self,
+        store: ImageStore,
+        mean: list[float],
+        std: list[float],
+        device: torch.device,
+        size: int | None = None,
+    ) -> None:
+        """Normalise the images of a store.
+
+        Args:
+            store: the images.
+            mean, std: of values in [0, 1], by channel.
+            device: where batches go.
+            size: side in pixels of what networks see, the centre of larger images.
+        """
+        self.store, self.device = store.to(device), device
+        self.size = size or store.side
+        scale = torch.tensor(std, dtype=torch.float64) * 255
+        shift = -torch.tensor(mean, dtype=torch.float64) * 255 / scale
+        # For a whole row of pixels at once instead of one channel after the other.
+        self._scale = (1 / scale).float().repeat(self.size).to(device)
+        self._shift = shift.float().repeat(self.size).to(device)
+
+    @classmethod
+    def of(cls, data: Prepared, split: Split, device: torch.device) -> PlainPipeline:
+        """The images of a split, normalised with the statistics of the training split."""
+        return cls(data.images(split), data.mean, data.std, device, data.shape[1])
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.store)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of what networks see."""
+        return self.store.channels, self.size, self.size
+
+    def batches(self, order: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each batch of rows `(B,)` with its images: float32 `(B, C, H, W)`, channels last."""
+        for rows, pixels in self.store.read(order):
+            yield rows, self._centre(pixels)
+
+    def plain(self, start: int, stop: int) -> Tensor:
+        """The images from `start` to `stop`, read in one call."""
+        return self._centre(self.store.fetch(torch.arange(start, stop)))
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Pixels `(B, H, W, C)` from 0 to 255, to normalised float32 `(B, C, H, W)`."""
+        rows = pixels.reshape(*pixels.shape[:2], -1)
+        values = torch.mul(rows, self._scale).add_(self._shift)
+        return values.view(pixels.shape).permute(0, 3, 1, 2)
+
+    def _centre(self, pixels: Tensor) -> Tensor:
+        border = (self.store.side - self.size) // 2
+        stop = border + self.size
+        pixels = pixels.to(self.device, non_blocking=True)
+        return self.normalise(pixels[:, border:stop, border:stop])
+
+
+class ViewPipeline:
+    """Any view of the images of a pipeline."""
+
+    def __init__(self, plain: PlainPipeline, family: ViewFamily) -> None:
+        self.family = family
+        self._plain = plain
+        whole = plain.store.whole
+        self._whole = None if whole is None else family.source(whole)
+        self._drawn: tuple[int, Parameters] | None = None
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self._plain)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of a view."""
+        return self._plain.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where views are computed."""
+        return self._plain.device
+
+    def batches(self, order: Iterable[Tensor], view: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each batch of rows `(B,)` with view `view` of its images: float32 `(B, C, H, W)`."""
+        if self._whole is not None:
+            for rows in order:
+                yield rows, self._take(rows, self._whole, rows, view)
+            return
+        for rows, pixels in self._plain.store.read(order):
+            yield rows, self._take_own(rows, pixels, view)
+
+    def view(self, rows: Tensor, view: int) -> Tensor:
+        """View `view` of the images of `rows` `(B,)`, read in one call."""
+        if self._whole is not None:
+            return self._take(rows, self._whole, rows, view)
+        return self._take_own(rows, self._plain.store.fetch(rows), view)
+
+    def _take_own(self, rows: Tensor, pixels: Tensor, view: int) -> Tensor:
+        """A view of images that have been read, `(B, side, side, C)`."""
+        source = self.family.source(pixels.to(self._plain.device, non_blocking=True))
+        return self._take(rows, source, torch.arange(len(rows)), view)
+
+    def _take(self, rows: Tensor, source: Tensor, places: Tensor, view: int) -> Tensor:
+        """A view of the images of `rows`, which are at `places` in `source`."""
+        device = self._plain.device
+        rows, places = (each.to(device, non_blocking=True) for each in (rows, places))
+        parameters = tuple(values[rows] for values in self._draw(view))
+        return self._plain.normalise(self.family.take(source, places, parameters, self._plain.size))
+
+    def _draw(self, view: int) -> Parameters:
+        """The parameters of a view of all images, hashed once per epoch instead of per batch."""
+        if self._drawn is None or self._drawn[0] != view:
+            indices = torch.arange(len(self), device=self._plain.device)
+            side = self._plain.store.side
+            parts = [
+                self.family.parameters(chunk, view, (side, side))
+                for chunk in indices.split(_DRAWN_AT_ONCE)
+            ]
+            self._drawn = view, tuple(torch.cat(values) for values in zip(*parts, strict=True))
+        return self._drawn[1]

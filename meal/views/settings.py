@@ -1,0 +1,79 @@
+"""`views` in params.yaml: the augmented versions of a training image."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from meal.core.errors import UserError
+from meal.core.fields import Count, Integer, Positive, Seed
+from meal.core.settings import Section
+
+
+def _scale(value: tuple[float, float]) -> tuple[float, float]:
+    """Fractions of an image's area, the smaller first."""
+    if not value[0] <= value[1] <= 1:
+        raise ValueError("two fractions of the area are expected, the smaller first, at most 1")
+    return value
+
+
+Crop = Literal["padded", "resized"]
+Scale = Annotated[tuple[Positive, Positive], AfterValidator(_scale)]
+
+
+class ViewsSlice(Section):
+    """A family of views with nothing left to resolve.
+
+    `size` is how many different views an image has; None if there is no limit.
+    """
+
+    seed: Seed
+    crop: Crop = "padded"
+    crop_padding: int
+    scale: Scale = (0.35, 1.0)
+    flip: bool
+    size: int | None
+
+
+class Views(Section):
+    """The views of a training image. `count` is how many of them are cached per teacher."""
+
+    seed: Seed = 0
+    count: Count | Literal["all"] = 8
+    crop: Crop = "padded"
+    crop_padding: Annotated[Integer, Field(ge=0, le=16)] = 4
+    scale: Scale = (0.35, 1.0)
+    flip: bool | Literal["auto"] = "auto"
+
+    def resolve(self, flip: bool) -> tuple[ViewsSlice, int]:
+        """The family of views, and how many of them are cached.
+
+        Args:
+            flip: whether the dataset's images may be mirrored, for `flip: auto`.
+
+        Raises:
+            UserError: if the family has fewer views than `count`, or `all` of them is no number.
+        """
+        flips = flip if self.flip == "auto" else self.flip
+        # Every offset of a crop in the padded image, mirrored or not: 162 for padding 4 with flips.
+        crops = (2 * self.crop_padding + 1) ** 2 * (2 if flips else 1)
+        size = crops if self.crop == "padded" else None
+        family = ViewsSlice(
+            seed=self.seed,
+            crop=self.crop,
+            crop_padding=self.crop_padding,
+            scale=self.scale,
+            flip=flips,
+            size=size,
+        )
+        if size is None:
+            if self.count == "all":
+                raise UserError("views.count='all': crop: resized has no limit; give a number")
+            return family, self.count
+        if self.count != "all" and self.count > size:
+            raise UserError(
+                f"views.count={self.count}: crop_padding {self.crop_padding} and flip {flips} give "
+                f"{size} different views; allowed: 1 to {size}, or all"
+            )
+        return family, size if self.count == "all" else self.count

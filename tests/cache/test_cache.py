@@ -1,0 +1,416 @@
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from meal.cache import build
+from meal.core.errors import UserError
+from meal.data.prepared import Prepared, Split
+from meal.distill.teachers import OnlineTeacher, TargetReader, Targets, ViewBatch
+from meal.metrics import log_softmax
+from meal.models.checkpoint import load
+from meal.models.factory import build as build_network
+from meal.models.factory import with_blocks
+from meal.models.spec import NetworkSpec
+from meal.targets.cache import TargetCache, create
+from meal.targets.ensemble import Ensemble, mean_log_probabilities
+from meal.targets.topk import compress, expand
+from meal.views.families import PaddedCrops
+from meal.views.pipelines import PlainPipeline, ViewPipeline
+from tests.caches import CPU, SPEC, build_ensemble, cache_slice, make_cache, teacher
+from tests.conftest import distill_settings
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of 40, so that the 96 training images need a last batch that overlaps."""
+    monkeypatch.setattr(build, "batch_size", lambda network, image: 40)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no file system may be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_is_full_is_an_error_before_a_page_is_written(small_disk: Path) -> None:
+    with pytest.raises(UserError, match=r"logits\.npy cannot be written; is the disk full"):
+        create(small_disk / "logits.npy", np.dtype(np.float32), (1, 1000, 100))
+    assert list(small_disk.iterdir()) == []
+
+
+def test_answers_are_the_teachers_to_the_views(data: Prepared, tmp_path: Path) -> None:
+    cache = make_cache(data, tmp_path, dtype="float32")
+    spec, network = load(tmp_path / "teachers" / "one")
+    blocks = with_blocks(network, spec, 3)
+    pipeline = ViewPipeline(PlainPipeline.of(data, "train", CPU), PaddedCrops(0, 1, False, 9))
+    assert cache.array("logits").shape == (3, 96, 3)
+    assert cache.blocks == [1, 2, 3]
+    for view in range(3):
+        with torch.inference_mode():
+            logits, features = blocks(pipeline.view(torch.arange(96), view))
+        assert np.array_equal(cache.array("logits")[view], logits.numpy())
+        for block, values in features.items():
+            assert np.array_equal(cache.array(f"block{block}")[view], values.numpy())
+
+
+def test_plain_answers_are_kept_in_float32(data: Prepared, tmp_path: Path) -> None:
+    cache = make_cache(data, tmp_path)
+    _, network = load(tmp_path / "teachers" / "one")
+    splits: tuple[tuple[Split, int], ...] = (("validation", 24), ("test", 30))
+    for split, count in splits:
+        stored = cache.array(f"{split}_logits")
+        assert stored.dtype == np.float32
+        with torch.inference_mode():
+            answers = network(PlainPipeline.of(data, split, CPU).plain(0, count))
+        assert np.array_equal(stored, answers.numpy())
+
+
+def test_moments_count_every_view_of_every_image_once(data: Prepared, tmp_path: Path) -> None:
+    cache = make_cache(data, tmp_path, dtype="float32")
+    for block in cache.blocks:
+        values = cache.array(f"block{block}").reshape(-1, 16).astype(np.float64)
+        mean, std = (part.numpy() for part in cache.moments(block))
+        assert np.allclose(mean, values.mean(axis=0), rtol=1e-6)
+        assert np.allclose(std, values.std(axis=0), rtol=1e-4)
+
+
+def test_float16_is_float32_rounded(data: Prepared, tmp_path: Path) -> None:
+    half = make_cache(data, tmp_path / "a")
+    full = make_cache(data, tmp_path / "b", dtype="float32")
+    for name in ("logits", "block1"):
+        assert np.array_equal(half.array(name), full.array(name).astype(np.float16))
+
+
+def test_a_teachers_buffers_do_not_change(
+    data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, network = load(teacher(tmp_path / "teachers", "one", 1))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    monkeypatch.setattr(build.checkpoint, "load", lambda folder: (spec, network))
+    make_cache(data, tmp_path)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_a_build_interrupted_and_continued_gives_the_same_bytes(
+    data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make_cache(data, tmp_path / "whole")
+    answers = build.view_outputs
+
+    def answer_and_die(*args: Any) -> Any:
+        for index, answer in enumerate(answers(*args)):
+            if args[2].view == 1 and index == 1:  # in the middle of the second view
+                raise KeyboardInterrupt
+            yield answer
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(build, "view_outputs", answer_and_die)
+        make_cache(data, tmp_path / "parts")
+    assert not (tmp_path / "parts" / "caches" / "one").exists()
+    resumed = make_cache(data, tmp_path / "parts")
+    assert files_of(resumed.folder) == files_of(whole.folder)
+
+
+def test_a_full_disk_is_an_error_before_the_work(
+    data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr(build.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(build, "view_outputs", None)  # may not be called
+    with pytest.raises(UserError, match=r"cache of one needs .* MiB.*lower views.count"):
+        make_cache(data, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["logits.npy", "block2.npy", "test_logits.npy", "manifest.json"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_a_damaged_cache_is_never_read(
+    name: str, damage: str, data: Prepared, tmp_path: Path
+) -> None:
+    path = make_cache(data, tmp_path).folder / name
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[-100] ^= 1
+    path.write_bytes(content[:-8] if damage == "truncate" else content)
+    if damage == "remove":
+        path.unlink()
+    with pytest.raises(UserError, match=r"fix: dvc repro cache@one"):
+        TargetCache(path.parent, "cache@one").array(path.stem)
+
+
+@pytest.fixture
+def ensemble(data: Prepared, tmp_path: Path) -> Ensemble:
+    for name, seed in (("one", 1), ("two", 2), ("three", 3)):
+        make_cache(data, tmp_path, name, seed, dtype="float32")
+    return build_ensemble(tmp_path, "one", "two", "three")
+
+
+def test_the_mean_is_of_probabilities_and_of_standardised_blocks(ensemble: Ensemble) -> None:
+    members = list(ensemble.members.values())
+    for view in range(3):
+        answers = [np.exp(log_softmax(cache.array("logits")[view])) for cache in members]
+        probabilities = np.mean(answers, axis=0)
+        assert np.allclose(np.exp(ensemble.mean.array("logits")[view]), probabilities, atol=1e-6)
+        blocks = []
+        for cache in members:
+            mean, std = (part.numpy() for part in cache.moments(2))
+            blocks.append((cache.array("block2")[view] - mean) / std)
+        assert np.allclose(ensemble.mean.array("block2")[view], np.mean(blocks, axis=0), atol=1e-5)
+
+
+def test_the_mean_by_hand() -> None:
+    one, two = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log() + 7
+    expected = torch.tensor([[0.7, 0.3]])  # a shift of logits changes nothing
+    assert torch.allclose(mean_log_probabilities([one, two], [0.5, 0.5]).exp(), expected)
+
+
+def test_members_are_linked_not_copied(ensemble: Ensemble, tmp_path: Path) -> None:
+    linked = tmp_path / "ensemble" / "one" / "logits.npy"
+    assert linked.samefile(tmp_path / "caches" / "one" / "logits.npy")
+
+
+def test_only_the_chosen_teachers_are_in(ensemble: Ensemble, tmp_path: Path) -> None:
+    assert build_ensemble(tmp_path, "three", "one").teachers == ["three", "one"]
+    assert not (tmp_path / "ensemble" / "two").exists()
+
+
+def test_caches_of_other_views_do_not_mix(data: Prepared, tmp_path: Path) -> None:
+    make_cache(data, tmp_path, "one", 1)
+    make_cache(data, tmp_path, "two", 2, dtype="float32")
+    with pytest.raises(UserError, match="differ in dtype"):
+        build_ensemble(tmp_path, "one", "two")
+    assert not (tmp_path / "ensemble").exists()
+
+
+def test_answers_to_other_data_or_views_are_refused(ensemble: Ensemble, data: Prepared) -> None:
+    family = PaddedCrops(0, 1, False, 9)
+    ensemble.check(data.fingerprint, family.identity, 3)
+    with pytest.raises(UserError, match="other views"):
+        ensemble.check(data.fingerprint, PaddedCrops(1, 1, False, 9).identity, 3)
+    with pytest.raises(UserError, match="other data"):
+        ensemble.check("other", family.identity, 3)
+    with pytest.raises(UserError, match="other view_count"):
+        ensemble.check(data.fingerprint, family.identity, 4)
+
+
+ROWS = torch.tensor([5, 90, 0, 33])
+
+
+def ask(reader: TargetReader, rows: torch.Tensor, view: int, step: int) -> Targets:
+    return reader.targets(ViewBatch(rows, view, step, torch.empty(0)))
+
+
+def who_taught(ensemble: Ensemble, logits: torch.Tensor, view: int) -> list[str]:
+    return [
+        next(
+            name
+            for name, cache in ensemble.members.items()
+            if np.array_equal(cache.array("logits")[view, image], answer)
+        )
+        for image, answer in zip(ROWS.tolist(), logits.numpy(), strict=True)
+    ]
+
+
+def test_random_is_one_teacher_a_step_and_each_in_turn(ensemble: Ensemble) -> None:
+    reader = TargetReader(ensemble, distill_settings(selection="random"), seed=4, device=CPU)
+    taught = []
+    for step in range(60):
+        names = who_taught(ensemble, ask(reader, ROWS, 1, step).logits, 1)
+        assert len(set(names)) == 1
+        taught.append(names[0])
+    assert all(taught.count(name) >= 10 for name in ensemble.teachers)
+    again = TargetReader(ensemble, distill_settings(selection="random"), seed=4, device=CPU)
+    assert who_taught(ensemble, ask(again, ROWS, 1, 7).logits, 1)[0] == taught[7]
+
+
+def test_random_per_image_mixes_teachers_and_keeps_rows_together(ensemble: Ensemble) -> None:
+    settings = distill_settings(selection="random_per_image")
+    reader = TargetReader(ensemble, settings, seed=4, device=CPU)
+    mixed = 0
+    for step in range(10):
+        targets = ask(reader, ROWS, 2, step)
+        names = who_taught(ensemble, targets.logits, 2)
+        mixed += len(set(names)) > 1
+        values, rows = targets.blocks[3]
+        assert rows is not None
+        for row, value in zip(rows.tolist(), values.numpy(), strict=True):
+            cache = ensemble.members[names[row]]
+            mean, std = (part.numpy() for part in cache.moments(3))
+            expected = (cache.array("block3")[2, ROWS[row]] - mean) / std
+            assert np.allclose(value, expected, atol=1e-6)
+    assert mixed >= 5
+
+
+def test_the_mean_speaks_for_all(ensemble: Ensemble) -> None:
+    reader = TargetReader(ensemble, distill_settings(selection="mean"), seed=4, device=CPU)
+    targets = ask(reader, ROWS, 0, 0)
+    assert np.array_equal(targets.logits.numpy(), ensemble.mean.array("logits")[0, ROWS.numpy()])
+    values, rows = targets.blocks[1]
+    assert rows is None
+    assert np.allclose(values.numpy(), ensemble.mean.array("block1")[0, ROWS.numpy()], atol=1e-6)
+
+
+def test_standardised_targets_have_mean_zero_and_std_one(ensemble: Ensemble) -> None:
+    reader = TargetReader(ensemble, distill_settings(), seed=4, device=CPU)
+    values = torch.cat([ask(reader, torch.arange(96), v, 0).blocks[2][0] for v in range(3)])
+    assert values.mean(dim=0).abs().max() < 1e-4
+    std = values.std(dim=0, correction=0)
+    assert ((std - 1).abs() < 1e-3).logical_or(std < 1e-6).all()
+
+
+def test_without_standardisation_blocks_come_raw(ensemble: Ensemble) -> None:
+    reader = TargetReader(ensemble, distill_settings(norm="none"), seed=4, device=CPU)
+    values = ask(reader, ROWS, 0, 0).blocks[1][0].numpy()
+    raw = [cache.array("block1")[0, ROWS.numpy()] for cache in ensemble.members.values()]
+    assert any(np.array_equal(values, candidate) for candidate in raw)
+
+
+def test_a_manifest_says_what_the_answers_depend_on(data: Prepared, tmp_path: Path) -> None:
+    cache = make_cache(data, tmp_path)
+    manifest = json.loads((cache.folder / "manifest.json").read_text())
+    assert manifest["data"] == data.fingerprint
+    identity = {"seed": 0, "crop_padding": 1, "flip": False}
+    assert manifest["views"] == {"version": 1, "crop": "padded", **identity}
+    assert manifest["view_count"] == 3
+    assert manifest["shapes"]["logits"] == [3, 96, 3]
+    assert {"weights", "alignment", "dtype", "files", "blocks", "network"} <= set(manifest)
+
+
+def test_top_k_keeps_the_largest_and_spreads_the_rest() -> None:
+    probabilities = torch.tensor([[0.5, 0.02, 0.3, 0.08, 0.1], [0.2, 0.2, 0.2, 0.35, 0.05]])
+    indices, shares = compress(probabilities.log(), 2)
+    assert indices[0].tolist() == [0, 2]
+    whole = expand(indices.numpy().astype(np.uint16), shares.numpy(), 5).exp()
+    assert torch.allclose(whole[0], torch.tensor([0.5, 0.2 / 3, 0.3, 0.2 / 3, 0.2 / 3]))
+    assert torch.allclose(whole.sum(dim=1), torch.ones(2))
+
+
+def test_a_certain_teacher_leaves_no_infinity() -> None:
+    indices, shares = compress(torch.tensor([[200.0, 0.0, 0.0, 0.0]]).log_softmax(dim=1), 2)
+    whole = expand(indices.numpy().astype(np.uint16), shares.half().numpy(), 4)
+    assert torch.isfinite(whole).all()
+    assert whole.argmax() == 0
+
+
+def test_ten_of_a_thousand_classes_take_under_fifty_bytes_a_view() -> None:
+    config = cache_slice(views=1, top_k=10, blocks=0)
+    spec = NetworkSpec("tiny", 1.0, 1, 16, 1000)
+    blocks = with_blocks(build_network(spec), spec, config.cache.blocks)
+    layout = build.layout_of(config, 1, spec, blocks)
+    assert sum(dtype.itemsize * np.prod(shape) for dtype, shape in layout.values()) == 40
+
+
+def test_a_top_k_cache_gives_log_probabilities(data: Prepared, tmp_path: Path) -> None:
+    whole = make_cache(data, tmp_path / "a", dtype="float32")
+    cut = make_cache(data, tmp_path / "b", dtype="float32", top_k=2)
+    assert not (cut.folder / "logits.npy").exists()
+    # With two of three classes kept, the rest of one class is exact.
+    expected = whole.logits(1, np.arange(96)).log_softmax(dim=1)
+    assert torch.allclose(cut.logits(1, np.arange(96)), expected, atol=1e-5)
+
+
+def test_top_k_must_leave_a_class_out(data: Prepared, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"cache.top_k=3: the dataset has 3 classes; allowed: 1 to 2"
+    ):
+        make_cache(data, tmp_path, top_k=3)
+
+
+def test_the_mean_of_top_k_caches(data: Prepared, tmp_path: Path) -> None:
+    for name, seed in (("one", 1), ("two", 2)):
+        make_cache(data, tmp_path, name, seed, dtype="float32", top_k=2)
+    ensemble = build_ensemble(tmp_path, "one", "two")
+    rows = np.arange(96)
+    expected = mean_log_probabilities(
+        [c.logits(0, rows) for c in ensemble.members.values()], [0.5, 0.5]
+    )
+    assert torch.allclose(ensemble.mean.logits(0, rows), expected, atol=1e-5)
+
+
+def test_an_online_build_interrupted_at_its_end_continues(
+    data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(build, "seal", interrupt)
+        make_cache(data, tmp_path, enabled=False)
+    cache = make_cache(data, tmp_path, enabled=False)
+    assert load(cache.folder / "network")[0] == SPEC
+
+
+def interrupt(*args: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_the_mean_does_not_depend_on_how_many_images_are_averaged_at_once(
+    ensemble: Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("logits.npy", "block1.npy")
+    before = [(ensemble.folder / "mean" / name).read_bytes() for name in names]
+    monkeypatch.setattr("meal.ensemble.build._ROWS", 17)
+    again = build_ensemble(tmp_path, "one", "two", "three")
+    assert before == [(again.folder / "mean" / name).read_bytes() for name in names]
+
+
+def test_fitted_weights_are_followed_by_the_mean_and_by_the_choice(
+    data: Prepared, tmp_path: Path
+) -> None:
+    for name, seed in (("one", 1), ("two", 2), ("three", 3)):
+        make_cache(data, tmp_path, name, seed, dtype="float32")
+    ensemble = build_ensemble(tmp_path, "one", "two", "three", weights="fitted")
+    weights = ensemble.card["weights"]["fitted"]
+    assert ensemble.weights == weights != [1 / 3] * 3
+    rows = np.arange(96)
+    members = [cache.logits(1, rows).softmax(dim=1) for cache in ensemble.members.values()]
+    mean = sum(w * member for w, member in zip(weights, members, strict=True))
+    assert torch.allclose(ensemble.mean.logits(1, rows).exp(), mean, atol=1e-6)
+    outputs = ensemble.log_probabilities("test")
+    for kind, shares in (("ensemble", [1 / 3] * 3), ("ensemble_fitted", weights)):
+        mixed = sum(w * np.exp(p) for w, p in zip(shares, outputs.teachers.values(), strict=True))
+        assert np.allclose(np.exp(outputs.ensembles[kind]), mixed, atol=1e-12)
+    reader = TargetReader(ensemble, distill_settings(), 0, CPU)
+    batch = ViewBatch(torch.arange(4), 0, 0, torch.zeros(4, 1, 16, 16))
+    said = [reader.targets(replace(batch, step=step)).teacher for step in range(3000)]
+    shares = [said.count(name) / 3000 for name in ensemble.teachers]
+    assert shares == pytest.approx(weights, abs=0.03)
+
+
+def test_projected_caches_keep_a_value_for_each_channel_and_have_no_mean_block(
+    data: Prepared, tmp_path: Path
+) -> None:
+    for name, seed in (("one", 1), ("two", 2)):
+        made = make_cache(data, tmp_path, name, seed, align="projected")
+    assert made.array("block2").shape == (3, 96, 8)
+    assert len(made.moments(2)[0]) == 8
+    ensemble = build_ensemble(tmp_path, "one", "two")
+    assert ensemble.block_sizes() == {name: {1: 8, 2: 8, 3: 8} for name in ("one", "two")}
+    assert ensemble.mean.blocks == [] and ensemble.mean.array("logits").shape == (3, 96, 3)
+
+
+def test_online_teachers_are_never_changed(data: Prepared, tmp_path: Path) -> None:
+    make_cache(data, tmp_path, "one", 1, enabled=False)
+    ensemble = build_ensemble(tmp_path, "one")
+    online = OnlineTeacher(ensemble.members["one"], distill_settings(), CPU)
+    before = {name: value.clone() for name, value in online._network.state_dict().items()}
+    assert any(name.endswith("running_mean") for name in before)
+    for step in range(3):
+        online.outputs(ViewBatch(torch.arange(8), 0, step, torch.randn(8, 1, 16, 16) + 3))
+    after = online._network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)

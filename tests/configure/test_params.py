@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from meal.configure.schema import load_params
+from meal.configure.slices import resolve
+from meal.core.errors import UserError
+from stages import configure
+
+# What a user types after -S, and what the one line must say.
+FAULTS = {
+    "student=nope": "student='nope': not one of networks; allowed: densenet, ",
+    "teachers=[ghost]": "teachers='ghost': not one of networks; allowed: densenet, ",
+    "teachers=[]": "teachers=[]: list should have at least 1 item",
+    "teachers=[vgg, vgg]": "teachers=['vgg', 'vgg']: vgg is repeated",
+    "teachers=vgg": "teachers='vgg': input should be a valid list",
+    "teachers=['../../x']": "teachers.0='../../x': a name has 1 to 64 letters",
+    "dataset=mnist": "dataset='mnist': unknown; allowed: cifar10, cifar100, digits, fashion_mnist",
+    "dataset=folder": "data.root=None: dataset: folder needs the folder of your images",
+    "data.store=index": "data.store='index': digits is not a folder of image files; allowed: auto",
+    "data.store=disk": "data.store='disk': input should be 'auto', 'array' or 'index'",
+    "data.source_size=32": "data.source_size=32: it needs an image_size",
+    "data.test_fraction=1": "data.test_fraction=1: input should be less than 1",
+    "runtime.workers=-1": "runtime.workers=-1: input should be greater than or equal to 0",
+    "networks.vgg.arch=alexnet": "networks.vgg.arch='alexnet': unknown; allowed: densenet, ",
+    "networks.vgg.arch=dpn92": "networks.vgg.width=0.25: dpn92 has width 1 only",
+    "networks.vgg.depth=3": "networks.vgg.depth: unknown key; allowed here: arch, width, seed",
+    "networks.vgg=3": "networks.vgg=3: input should be a valid dictionary",
+    "networks.mean={arch: vgg19}": "a name has 1 to 64 letters",
+    "epochs=3": "epochs: unknown key; allowed here: dataset, student",
+    "distill.epochs=-1": "distill.epochs=-1: input should be greater than or equal to 1",
+    "distill.epochs=true": "distill.epochs=True: a number is expected",
+    "distill.lr=abc": "distill.lr='abc': input should be a valid number",
+    "distill.lr=.nan": "distill.lr=nan: input should be a finite number",
+    "distill.momentum=0": "distill.momentum=0: nesterov: true needs momentum above 0",
+    "distill.temperature=0": "distill.temperature=0: input should be greater than 0",
+    "distill.adversarial=gan": "distill.adversarial='gan': input should be 'off', 'minimax', ",
+    "distill.similarity.logits=cosine": "distill.similarity.logits='cosine': input should be 'ce'",
+    "distill.gamma.blocks=[1, 2]": "distill.gamma.blocks=[1.0, 2.0]: give one number, or one for",
+    "distill.gamma.blocks=many": "distill.gamma.blocks='many': input should be a valid number",
+    "distill.blocks=[1, 9]": "distill.blocks=[1, 9]: cache.blocks is 3; allowed: blocks from 1 to",
+    "distill.discriminator.speed=1": "distill.discriminator.speed: unknown key; allowed here: ",
+    "distill=null": "distill=None: input should be a valid dictionary",
+    "views.flip=maybe": "views.flip='maybe': input should be a valid boolean",
+    "views.count=0": "views.count=0: input should be greater than or equal to 1",
+    "views.count=60": "views.count=60: crop_padding 2 and flip False give 25 different views",
+    "views.count=some": "views.count='some': input should be a valid integer",
+    "views.crop=square": "views.crop='square': input should be 'padded' or 'resized'",
+    "views.scale=[0.5, 0.1]": "views.scale=[0.5, 0.1]: two fractions of the area are expected",
+    "cache.top_k=0": "cache.top_k=0: input should be greater than or equal to 1",
+    "cache.top_k=10": "cache.top_k=10: digits has 10 classes; allowed: 1 to 9, or null",
+    "data.image_size=7": "data.image_size=7: input should be greater than or equal to 16",
+    "data.validation_fraction=1": "data.validation_fraction=1: input should be less than 1",
+    "runtime.device=tpu": "runtime.device='tpu': allowed: auto, cpu, cuda, cuda:N",
+}
+
+
+def change(params: dict[str, Any], assignment: str) -> None:
+    key, value = assignment.split("=", 1)
+    *path, last = key.split(".")
+    for part in path:
+        params = params[part]
+    params[last] = yaml.safe_load(value)
+
+
+@pytest.mark.parametrize(("assignment", "message"), FAULTS.items())
+def test_a_fault_is_one_line_with_key_value_and_what_is_allowed(
+    assignment: str,
+    message: str,
+    raw_params: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    change(raw_params, assignment)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw_params))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"params\.yaml") as error:
+        configure.main()
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "artifacts").exists()
+
+
+NO_LABELS = "distill.label_weight=0"
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (
+            ["cache.top_k=3", "distill.similarity.logits=l2"],
+            "distill.similarity.logits='l2': cache",
+        ),
+        (
+            ["cache.top_k=3", "cache.enabled=false"],
+            "cache.top_k=3: cache.enabled: false stores no logits",
+        ),
+        (
+            ["distill.gamma={logits: 0, blocks: 0}", "distill.adversarial=off", NO_LABELS],
+            "distill.gamma: every weight of the loss is 0",
+        ),
+        (["distill.norm=none", "distill.selection=mean"], "distill.norm='none': the blocks of"),
+    ],
+)
+def test_values_that_exclude_each_other(
+    assignments: list[str], message: str, raw_params: dict[str, Any], tmp_path: Path
+) -> None:
+    for assignment in assignments:
+        change(raw_params, assignment)
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(raw_params))
+    with pytest.raises(UserError, match=r"params\.yaml") as error:
+        load_params(path)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_several_faults_are_a_line_each(raw_params: dict[str, Any], tmp_path: Path) -> None:
+    change(raw_params, "distill.epochs=0")
+    change(raw_params, "teaching.lr=fast")
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(raw_params))
+    with pytest.raises(UserError, match=r"distill\.epochs") as error:
+        load_params(path)
+    assert len(str(error.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [", "cannot be read"), ("- 1", "holds no keys"), ("", "holds no keys")],
+)
+def test_a_file_that_is_no_params_file(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_params(path)
+
+
+def test_an_exponent_without_a_dot_is_a_number(raw_params: dict[str, Any], tmp_path: Path) -> None:
+    # `dvc exp run -S distill.lr=1e-5` writes 1e-05, which YAML reads as a string.
+    path = tmp_path / "params.yaml"
+    raw_params["distill"]["lr"] = "1e-05"
+    path.write_text(yaml.safe_dump(raw_params))
+    assert load_params(path).distill.lr == 1e-5
+
+
+def test_a_bare_off_is_not_false(raw_params: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    raw_params["distill"]["adversarial"] = False
+    path.write_text(yaml.safe_dump(raw_params))
+    assert load_params(path).distill.adversarial == "off"
+
+
+def slices(raw_params: dict[str, Any], tmp_path: Path, *assignments: str) -> dict[str, Any]:
+    for assignment in assignments:
+        change(raw_params, assignment)
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(raw_params))
+    return resolve(load_params(path), flip=False, sources={})
+
+
+@pytest.mark.parametrize(
+    ("assignment", "changed"),
+    [
+        ("student=mobilenet", {"baseline", "distill"}),
+        ("distill.seed=5", {"distill"}),
+        ("distill.epochs=7", {"baseline", "distill"}),
+        ("distill.lr=0.3", {"distill"}),
+        ("networks.vgg.seed=3", {"teachers/vgg"}),
+        ("runtime.device=cpu", set()),
+        ("data.split_seed=1", {"prepare"}),
+    ],
+)
+def test_a_parameter_changes_only_the_slices_it_concerns(
+    assignment: str, changed: set[str], raw_params: dict[str, Any], tmp_path: Path
+) -> None:
+    before = slices(raw_params, tmp_path)
+    after = slices(raw_params, tmp_path, assignment)
+    assert {name for name in before if before[name] != after[name]} == changed
+
+
+def test_the_baseline_has_the_students_budget(raw_params: dict[str, Any], tmp_path: Path) -> None:
+    cut = slices(raw_params, tmp_path, "distill.epochs=7", "distill.batch_size=16")
+    assert cut["baseline"]["training"]["epochs"] == cut["distill"]["distill"]["epochs"] == 7
+    assert cut["baseline"]["training"]["batch_size"] == 16
+    assert cut["baseline"]["training"]["lr"] == raw_params["teaching"]["lr"]
+
+
+def test_the_baselines_rate_falls_with_the_students(
+    raw_params: dict[str, Any], tmp_path: Path
+) -> None:
+    flags = ["teaching.schedule=step", "teaching.milestones=[20]", "distill.warmup_epochs=3"]
+    training = slices(raw_params, tmp_path, *flags)["baseline"]["training"]
+    assert (training["schedule"], training["milestones"]) == ("cosine", [])
+    assert training["warmup_epochs"] == 3
+
+
+def test_a_networks_seed_is_not_the_students(raw_params: dict[str, Any], tmp_path: Path) -> None:
+    before = slices(raw_params, tmp_path)
+    after = slices(raw_params, tmp_path, "networks.resnet.seed=9")
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"teachers/resnet", "baseline"}
+
+
+def test_flip_auto_follows_the_dataset(raw_params: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(raw_params))
+    params = load_params(path)
+    for flip in (True, False):
+        assert resolve(params, flip=flip, sources={})["distill"]["views"]["flip"] is flip
+
+
+def test_configure_needs_neither_torch_nor_timm() -> None:
+    code = "import sys, stages.configure; assert not {'torch', 'timm'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

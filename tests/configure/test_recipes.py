@@ -1,0 +1,77 @@
+"""Recipes: what they change, and that the command keeps the rest of params.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from meal.configure.recipes import apply_recipes, list_recipes
+from meal.core.digests import sha256
+from meal.core.errors import UserError
+from tests.conftest import ROOT
+
+RECIPES, PARAMS = ROOT / "recipes", ROOT / "params.yaml"
+STARTED = {"meal-v2", "fkd"}  # they start from a weights file
+
+
+def merged(params: Any, changes: Any) -> Any:
+    """What applying a recipe means: mappings are merged, networks and all else replaced."""
+    for key, value in changes.items():
+        if key == "networks":
+            params[key] |= value
+        elif isinstance(value, dict) and isinstance(params[key], dict):
+            merged(params[key], value)
+        else:
+            params[key] = value
+    return params
+
+
+@pytest.mark.parametrize("name", sorted(list_recipes(RECIPES)))
+def test_a_recipe_changes_what_it_names_and_passes_configure(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
+    if name in STARTED:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "start.safetensors").write_bytes(b"weights")
+        recipe["distill"]["init"]["sha256"] = sha256(tmp_path / "start.safetensors")
+    applied = yaml.safe_load(apply_recipes([name], PARAMS, RECIPES))
+    expected = merged(yaml.safe_load(PARAMS.read_text()), recipe)
+    assert applied == expected
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_recipe_opens_with_what_it_is_its_command_and_its_cost(path: Path) -> None:
+    comments = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    head = "\n".join(comments)
+    assert comments[0].endswith(".") or ":" in comments[0]
+    assert f"python -m meal recipe {path.stem} --write" in head and "# Cost: " in head
+
+
+def test_applying_a_recipe_keeps_comments_and_every_other_line() -> None:
+    before, after = (
+        PARAMS.read_text().splitlines(), apply_recipes(["kd"], PARAMS, RECIPES).splitlines()
+    )  # fmt: skip
+    assert len(before) == len(after)
+    changed = [new for old, new in zip(before, after, strict=True) if old != new]
+    keys = [line.split(":")[0].strip() for line in changed]
+    assert keys == ["selection", "blocks", "adversarial", "label_weight"]
+    assert sum("#" in line for line in after) == sum("#" in line for line in before)
+
+
+def test_recipes_are_applied_in_order() -> None:
+    both = yaml.safe_load(apply_recipes(["fashion_mnist", "kd"], PARAMS, RECIPES))
+    assert both["dataset"] == "fashion_mnist" and both["distill"]["selection"] == "mean"
+
+
+def test_a_recipe_that_does_not_exist_or_lacks_its_start_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match="recipe 'kdd': unknown; allowed: ablation, cifar10"):
+        apply_recipes(["kdd"], PARAMS, RECIPES)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"starts from start\.safetensors, which does not exist"):
+        apply_recipes(["meal-v2"], PARAMS, RECIPES)

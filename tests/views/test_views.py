@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from meal.core.errors import UserError
+from meal.data.stores import ArrayStore
+from meal.views.batches import epoch_batches
+from meal.views.families import PaddedCrops, ResizedCrops, ViewFamily
+from meal.views.pipelines import PlainPipeline, ViewPipeline
+from meal.views.settings import Views
+
+CPU = torch.device("cpu")
+PAPER = PaddedCrops(seed=3, crop_padding=4, flip=True, size=162)
+
+
+def members(family: PaddedCrops, images: torch.Tensor, view: int) -> torch.Tensor:
+    top, left, flip = family.parameters(images, view, (8, 8))
+    side = 2 * family.crop_padding + 1
+    return top * side + left + flip * side**2
+
+
+@pytest.mark.parametrize(
+    ("padding", "flip", "size"), [(4, True, 162), (4, False, 81), (0, False, 1)]
+)
+def test_configure_resolves_how_many_views_an_image_has(
+    padding: int, flip: bool, size: int
+) -> None:
+    views = Views(count=1, crop_padding=padding, flip=flip)
+    assert views.resolve(flip=False)[0].size == size
+    assert Views(count=1, crop="resized").resolve(flip=False)[0].size is None
+
+
+@pytest.mark.parametrize(
+    "family", [PAPER, PaddedCrops(9, 2, False, 25), PaddedCrops(1, 1, True, 18)]
+)
+def test_an_image_meets_every_view_once_before_any_comes_again(family: PaddedCrops) -> None:
+    images = torch.arange(50)
+    for turn in range(2):
+        seen = [members(family, images, turn * family.size + k) for k in range(family.size)]
+        order = torch.stack(seen).sort(dim=0).values
+        assert torch.equal(order, torch.arange(family.size)[:, None].expand(-1, 50))
+
+
+def test_a_new_turn_has_a_new_order() -> None:
+    images = torch.arange(200)
+    first, second = members(PAPER, images, 5), members(PAPER, images, 5 + PAPER.size)
+    assert (first == second).float().mean() < 0.05
+
+
+def test_views_are_spread_evenly_over_images() -> None:
+    counts = torch.bincount(members(PAPER, torch.arange(162 * 100), 0), minlength=162)
+    # Chi-squared with 161 degrees of freedom: mean 161, std 18.
+    assert ((counts - 100) ** 2 / 100).sum() < 161 + 5 * 18
+
+
+def test_consecutive_views_of_an_image_are_unrelated() -> None:
+    images = torch.arange(20_000)
+    first, second = members(PAPER, images, 0).double(), members(PAPER, images, 1).double()
+    assert abs(torch.corrcoef(torch.stack([first, second]))[0, 1]) < 0.03
+
+
+def test_seeds_give_different_views() -> None:
+    images = torch.arange(500)
+    other = PaddedCrops(4, 4, True, 162)
+    high = PaddedCrops(3 + 2**40, 4, True, 162)
+    for family in (other, high):
+        assert (members(PAPER, images, 0) == members(family, images, 0)).float().mean() < 0.05
+
+
+def test_these_parameters_never_change() -> None:
+    # Caches on disk depend on them: whoever changes the hash raises VERSION.
+    assert members(PAPER, torch.arange(8), 0).tolist() == [77, 135, 55, 146, 50, 10, 160, 139]
+    assert members(PAPER, torch.tensor([7, 3]), 1000).tolist() == [73, 58]
+
+
+def whole(views: ViewPipeline) -> torch.Tensor:
+    images = views._plain.store.whole
+    assert images is not None
+    return images
+
+
+def pipeline(family: ViewFamily, count: int = 12, channels: int = 3) -> ViewPipeline:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, 8, 8, channels), generator=generator)
+    plain = PlainPipeline(
+        ArrayStore(images.to(torch.uint8)), [0.0] * channels, [1 / 255] * channels, CPU
+    )
+    return ViewPipeline(plain, family)  # this normalisation leaves grey levels as they are
+
+
+def test_a_view_is_the_crop_and_flip_that_its_parameters_say() -> None:
+    views = pipeline(PAPER)
+    images = torch.tensor([4, 0, 11])
+    top, left, flip = PAPER.parameters(images, 7, (8, 8))
+    padded = torch.nn.functional.pad(whole(views), (0, 0, 4, 4, 4, 4))
+    for row, image in enumerate(images):
+        crop = padded[image, top[row] : top[row] + 8, left[row] : left[row] + 8]
+        expected = crop.flip(1) if flip[row] else crop
+        got = views.view(images, 7)[row].permute(1, 2, 0)
+        assert torch.equal(got.round().to(torch.uint8), expected)
+
+
+def test_a_view_does_not_depend_on_batch_or_order() -> None:
+    views = pipeline(PAPER)
+    every = views.view(torch.arange(12), 3)
+    views.view(torch.arange(12), 9)  # another view in between leaves no trace
+    for image in (11, 5, 0):
+        assert torch.equal(views.view(torch.tensor([image]), 3)[0], every[image])
+    assert torch.equal(pipeline(PAPER).view(torch.tensor([5, 2]), 3), every[[5, 2]])
+
+
+def test_batches_are_normalised_and_channels_last() -> None:
+    images = torch.full((2, 8, 8, 3), 255, dtype=torch.uint8)
+    plain = PlainPipeline(ArrayStore(images), [0.5, 0.25, 0.0], [0.5, 0.25, 2.0], CPU)
+    batch = plain.plain(0, 2)
+    assert batch.shape == (2, 3, 8, 8)
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(batch[0, :, 0, 0], torch.tensor([1.0, 3.0, 0.5]), atol=1e-6)
+
+
+def test_epochs_shuffle_anew_and_leave_out_a_different_rest() -> None:
+    first = list(epoch_batches(10, 4, seed=0, epoch=0))
+    again = list(epoch_batches(10, 4, seed=0, epoch=0))
+    second = list(epoch_batches(10, 4, seed=0, epoch=1))
+    assert [len(batch) for batch in first] == [4, 4]
+    assert len(set(torch.cat(first).tolist())) == 8
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(torch.cat(first), torch.cat(second))
+
+
+def test_a_dataset_smaller_than_a_batch_is_one_batch() -> None:
+    assert [len(batch) for batch in epoch_batches(3, 8, seed=0, epoch=0)] == [3]
+
+
+RESIZED = ResizedCrops(seed=1, low=0.25, high=1.0, flip=True)
+
+
+def test_resized_crops_lie_in_the_image_and_have_the_asked_area_and_ratio() -> None:
+    size = (60, 80)
+    top, left, height, width, flip = RESIZED.parameters(torch.arange(5000), 3, size)
+    assert (top >= 0).all()
+    assert (left >= 0).all()
+    assert (top + height <= 60).all()
+    assert (left + width <= 80).all()
+    area, ratio = height * width / (60 * 80), width / height
+    assert area.min() > 0.23
+    assert area.max() <= 1
+    assert ratio.min() > 0.7
+    assert ratio.max() < 1.4
+    assert 0.45 < flip.float().mean() < 0.55
+    # Places are spread over what the crop's size leaves.
+    room = height < 55
+    assert abs((top[room] / (60 - height[room])).mean() - 0.5) < 0.03
+
+
+def test_resized_crops_are_a_function_of_seed_image_and_view() -> None:
+    def draw(family: ResizedCrops, images: list[int], view: int) -> torch.Tensor:
+        return torch.stack(family.parameters(torch.tensor(images), view, (60, 80)))
+
+    assert torch.equal(draw(RESIZED, [4, 9], 2)[:, 1], draw(RESIZED, [9], 2)[:, 0])
+    assert not torch.equal(draw(RESIZED, [4], 2), draw(RESIZED, [4], 3))
+    assert not torch.equal(draw(RESIZED, [4], 2), draw(ResizedCrops(2, 0.25, 1.0, True), [4], 2))
+
+
+def test_no_draw_fits_a_narrow_image_and_the_centre_is_taken() -> None:
+    family = ResizedCrops(seed=1, low=1.0, high=1.0, flip=False)
+    top, left, height, width, _ = family.parameters(torch.arange(20), 0, (20, 200))
+    assert set(height.tolist()) == {20}
+    assert set(width.tolist()) == {27}  # the widest ratio of 4/3
+    assert set(left.tolist()) == {87}
+    assert set(top.tolist()) == {0}
+
+
+def test_a_resized_view_of_the_whole_image_is_the_image_or_its_mirror() -> None:
+    uncropped = ResizedCrops(seed=0, low=1.0, high=1.0, flip=True)
+    images = torch.arange(12)
+    *_, height, width, flip = uncropped.parameters(images, 0, (8, 8))
+    views = pipeline(uncropped)
+    pixels = views.view(images, 0).permute(0, 2, 3, 1)
+    plain = whole(views).float()
+    full = (height == 8) & (width == 8)
+    assert full.any()
+    assert flip[full].any()
+    for image in images[full].tolist():
+        expected = plain[image].flip(1) if flip[image] else plain[image]
+        assert torch.allclose(pixels[image], expected, atol=1e-3)
+
+
+def test_a_resized_view_is_a_bilinear_resize_of_the_crop() -> None:
+    views, images = pipeline(RESIZED), torch.arange(12)
+    top, left, height, width, flip = RESIZED.parameters(images, 5, (8, 8))
+    pixels = views.view(images, 5)
+    for image in images.tolist():
+        rows = slice(int(top[image]), int(top[image] + height[image]))
+        columns = slice(int(left[image]), int(left[image] + width[image]))
+        crop = whole(views)[image : image + 1, rows, columns].permute(0, 3, 1, 2).float()
+        resized = torch.nn.functional.interpolate(crop, (8, 8), mode="bilinear")[0]
+        expected = resized.flip(2) if flip[image] else resized
+        # Inside, where the border of the crop lets no neighbour in.
+        assert torch.allclose(pixels[image, :, 2:-2, 2:-2], expected[:, 2:-2, 2:-2], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("views", "count"),
+    [
+        ({"count": "all", "crop_padding": 4, "flip": True}, 162),
+        ({"count": "all", "crop_padding": 4, "flip": "auto"}, 81),
+        ({"count": 7}, 7),
+        ({"count": 500, "crop": "resized"}, 500),
+    ],
+)
+def test_all_is_every_view_there_is(views: dict[str, object], count: int) -> None:
+    assert Views.model_validate(views).resolve(flip=False)[1] == count
+
+
+@pytest.mark.parametrize(
+    ("views", "message"),
+    [
+        ({"count": 2, "crop_padding": 0, "flip": False}, "views.count=2: .* give 1 different"),
+        ({"count": "all", "crop": "resized"}, "has no limit; give a number"),
+    ],
+)
+def test_more_views_than_there_are_is_an_error(views: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Views.model_validate(views).resolve(flip=False)
+
+
+@pytest.mark.parametrize("family", [PAPER, RESIZED])
+def test_parameters_are_drawn_on_the_device_of_the_images(family: ViewFamily) -> None:
+    # The meta device stands in for a GPU: a tensor that strays to the CPU is an error there.
+    images = torch.arange(4, device="meta")
+    for value in family.parameters(images, 3, (8, 8)):
+        assert value.device.type == "meta"
+    source = family.source(torch.empty(4, 8, 8, 3, dtype=torch.uint8, device="meta"))
+    pixels = family.take(source, images, family.parameters(images, 3, (8, 8)), 8)
+    assert pixels.shape == (4, 8, 8, 3)
