@@ -204,7 +204,7 @@ def timings(
         device = select_device(runtime.device)
         set_determinism(runtime.deterministic)
         teachers = {n: NetworkSpec.read(ensemble.network_card(n)) for n in ensemble.teachers}
-        rows = measure(load(STUDENT)[0], teachers, device, repeats)
+        rows = measure(load(STUDENT).spec, teachers, device, repeats)
         where = {**machine(), "device": str(device), "commit": commit()}
         write_json(REPORTS / "timings.json", {"machine": where, "models": rows})
         typer.echo(timings_table(rows))

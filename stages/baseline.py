@@ -25,7 +25,7 @@ def main() -> None:
         curve=TRAINING / "baseline.csv",
     )
     data, device = open_data(), select_device(load_runtime().device)
-    network = load(BASELINE)[1].to(device)
+    network = load(BASELINE).network.to(device)
     log_probabilities = log_softmax(split_logits(network, data, "validation", device))
     scores = summary(log_probabilities, data.labels("validation").numpy())
     write_json(REPORTS / "validation_baseline.json", {"baseline": scores})

@@ -33,7 +33,7 @@ def main() -> None:
     work = WorkFolder(CHECKPOINTS, "distill", identity)
     checkpoints = Checkpoints(work, runtime.checkpoint_minutes)
     distill(config, data, ensemble, device, checkpoints).save(STUDENT, TRAINING / "student.csv")
-    network = load(STUDENT)[1].to(device)
+    network = load(STUDENT).network.to(device)
     outputs = ensemble.log_probabilities("validation")
     student = log_softmax(split_logits(network, data, "validation", device))
     labels = data.labels("validation").numpy()

@@ -35,7 +35,7 @@ def main() -> None:
     card = {"classes": data.manifest["classes"], "images": data.digest("test")}
     labels, validation_labels = (data.labels(split).numpy() for split in SPLITS)
     scores = score_models(model_outputs(data, ensemble, device), labels, validation_labels, card)
-    student = load(paths.STUDENT)[0]  # the baseline has the same network
+    student = load(paths.STUDENT).spec  # the baseline has the same network
     teachers = {
         name: count(NetworkSpec.read(ensemble.network_card(name))) for name in ensemble.teachers
     }
@@ -54,7 +54,7 @@ def model_outputs(
     for (name, test), (_, validation) in zip(*both, strict=True):
         yield ModelOutputs(TEACHER + name if name in ensemble.members else name, test, validation)
     for name, folder in NETWORKS.items():
-        network = load(folder)[1].to(device)
+        network = load(folder).network.to(device)
         test, validation = (
             log_softmax(split_logits(network, data, split, device)) for split in SPLITS
         )

@@ -66,11 +66,12 @@ class CacheBuild:
         """
         self._config, self._data, self._teacher = config, data, teacher
         self._work, self._device = work, device
-        self._spec, network = checkpoint.load(teacher)
-        blocks = with_blocks(network, self._spec, config.cache.blocks, config.cache.align)
+        loaded = checkpoint.load(teacher)
+        self._spec, settings = loaded.spec, config.cache
+        blocks = with_blocks(loaded.network, self._spec, settings.blocks, settings.align)
         self._network = blocks.to(device).eval()
         self._family = view_family(config.views)
-        images, top_k = data.count("train"), config.cache.top_k
+        images, top_k = data.count("train"), settings.top_k
         if top_k is not None and top_k >= self._spec.classes:
             raise UserError(
                 f"cache.top_k={top_k}: the dataset has {self._spec.classes} classes; "

@@ -26,48 +26,60 @@ def resolve(params: Params, *, flip: bool, sources: Mapping[str, str | None]) ->
         UserError: if there are fewer views than `views.count`.
     """
     family, view_count = params.views.resolve(flip)
-    views = family.model_dump(mode="json")
+    cached = {"views": family.model_dump(mode="json"), "view_count": view_count}
     networks = {
         name: {**network.model_dump(mode="json"), "source": sources.get(name)}
         for name, network in params.networks.items()
     }
-    # Weights are for teachers; student and baseline start from their own.
-    student = {**networks[params.student], "weights": None}
-    teaching = params.teaching.model_dump(mode="json")
-    # The baseline has the student's number of steps and learning-rate schedule.
-    shared = {"epochs", "batch_size", *Schedule.model_fields}
-    budget = params.distill.model_dump(mode="json", include=shared)
     slices: Slices = {
         "prepare": {"dataset": params.dataset, "data": params.data.model_dump(mode="json")},
         "ensemble": {"teachers": params.teachers, "weights": params.ensemble.weights},
+    }
+    slices |= _student_slices(params, networks[params.student], cached)
+    for name in params.teachers:
+        slices |= _teacher_slices(params, name, networks[name], cached)
+    return slices
+
+
+def _student_slices(params: Params, network: dict[str, Any], cached: dict[str, Any]) -> Slices:
+    """What the stages of the student's network read."""
+    network = {**network, "weights": None}  # weights are for teachers
+    # The baseline has the student's number of steps and learning-rate schedule.
+    shared = {"epochs", "batch_size", *Schedule.model_fields}
+    budget = params.distill.model_dump(mode="json", include=shared)
+    return {
         "baseline": {
             "name": params.student,
-            "network": student,
-            "views": views,
-            "training": {**teaching, **budget},
+            "network": network,
+            "views": cached["views"],
+            "training": {**params.teaching.model_dump(mode="json"), **budget},
         },
         "distill": {
             "name": params.student,
-            "network": {**student, "seed": 0},  # the student's seed is distill.seed
-            "views": views,
-            "view_count": view_count,
+            "network": {**network, "seed": 0},  # the student's seed is distill.seed
+            **cached,
             "alignment": params.cache.align,
             "block_count": params.cache.blocks,
             "distill": params.distill.model_dump(mode="json"),
         },
     }
-    for name in params.teachers:
-        loaded = params.networks[name].weights is not None
-        slices[f"teachers/{name}"] = {
+
+
+def _teacher_slices(
+    params: Params, name: str, network: dict[str, Any], cached: dict[str, Any]
+) -> Slices:
+    """What the stages of one teacher read."""
+    loaded = network["weights"] is not None
+    return {
+        f"teachers/{name}": {
             "name": name,
-            "network": networks[name],
-            "views": views,
-            "training": None if loaded else teaching,
-        }
-        slices[f"caches/{name}"] = {
+            "network": network,
+            "views": cached["views"],
+            "training": None if loaded else params.teaching.model_dump(mode="json"),
+        },
+        f"caches/{name}": {
             "name": name,
-            "views": views,
-            "view_count": view_count,
+            **cached,
             "cache": params.cache.model_dump(mode="json"),
-        }
-    return slices
+        },
+    }

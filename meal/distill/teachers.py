@@ -82,9 +82,9 @@ class OnlineTeacher:
     """A teacher that runs, in eval mode, on the pixels that the student sees."""
 
     def __init__(self, cache: TargetCache, method: Method, device: torch.device) -> None:
-        spec, network = load(cache.folder / NETWORK)
-        count = max(cache.blocks, default=0)
-        self._network = with_blocks(network, spec, count, cache.manifest["align"])
+        loaded = load(cache.folder / NETWORK)
+        count, align = max(cache.blocks, default=0), cache.manifest["align"]
+        self._network = with_blocks(loaded.network, loaded.spec, count, align)
         self._network.to(device).eval()
         self._blocks = {
             block: None if moments is None else tuple(part.to(device) for part in moments)

@@ -48,35 +48,38 @@ def summarise(runs: pd.DataFrame, reference: Mapping[str, str]) -> pd.DataFrame:
         if key not in factors:
             raise UserError(f"{key}: it does not vary; these do: {', '.join(factors) or 'nothing'}")
     compared = {key: _found(runs, key, text) for key, text in reference.items()}
-    text = runs[factors + seeds].astype(str)
-    scores = {
-        (tuple(row[factors]), tuple(row[seeds])): score
-        for (_, row), score in zip(text.iterrows(), runs["score"], strict=True)
-    }
-    if len(scores) != len(runs):
-        again = text[text.duplicated(keep=False)].iloc[0].to_dict()
-        raise UserError(
-            f"experiments with equal parameters have different scores ({again}): their code or "
-            "number of threads differs; remove one of them with: dvc exp remove NAME"
-        )
+    scores = _scores(runs, factors, seeds)
     rows = []
-    for factor_values in dict.fromkeys(values for values, _ in scores):
-        own = {seed: score for (values, seed), score in scores.items() if values == factor_values}
+    for factor_values, own in scores.items():
         series = pd.Series(own, dtype=float)
-        row = dict(zip(factors, factor_values, strict=True))
+        row: dict[str, object] = dict(zip(factors, factor_values, strict=True))
         row |= {"seeds": len(own), "mean": series.mean(), "std": series.std()}
         if reference:
             other = tuple(
                 compared.get(key, value) for key, value in zip(factors, factor_values, strict=True)
             )
-            pairs = [
-                score - scores[other, seed]
-                for seed, score in own.items()
-                if (other, seed) in scores
-            ]
-            row |= _paired(pairs if other != factor_values else [])
+            theirs = scores.get(other, {}) if other != factor_values else {}
+            row |= _paired([own[seed] - theirs[seed] for seed in own if seed in theirs])
         rows.append(row)
     return pd.DataFrame(rows).sort_values(factors, ignore_index=True)
+
+
+def _scores(
+    runs: pd.DataFrame, factors: list[str], seeds: list[str]
+) -> dict[tuple[str, ...], dict[tuple[str, ...], float]]:
+    """The score of each run, by the values of the factors, then by those of the seeds."""
+    text = runs[factors + seeds].astype(str)
+    repeated = text[text.duplicated(keep=False)]
+    if len(repeated):
+        raise UserError(
+            f"experiments with equal parameters have different scores "
+            f"({repeated.iloc[0].to_dict()}): their code or number of threads differs; remove one "
+            "of them with: dvc exp remove NAME"
+        )
+    scores: dict[tuple[str, ...], dict[tuple[str, ...], float]] = {}
+    for (_, row), score in zip(text.iterrows(), runs["score"], strict=True):
+        scores.setdefault(tuple(row[factors]), {})[tuple(row[seeds])] = float(score)
+    return scores
 
 
 def _paired(differences: list[float]) -> dict[str, object]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 import urllib.error
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,16 @@ def save(folder: Path, spec: NetworkSpec, state: Mapping[str, Tensor]) -> None:
         write_sealed(temporary / "network.json", {**asdict(spec), "sha256": sha256(path)})
 
 
-def load(folder: Path) -> tuple[NetworkSpec, nn.Module]:
-    """Rebuild the network that `save` wrote, in eval mode.
+@dataclass(frozen=True)
+class Loaded:
+    """A network in eval mode, and its specification."""
+
+    spec: NetworkSpec
+    network: nn.Module
+
+
+def load(folder: Path) -> Loaded:
+    """Rebuild the network that `save` wrote.
 
     Raises:
         UserError: if a file is missing or damaged, or the two do not fit.
@@ -64,7 +72,7 @@ def load(folder: Path) -> tuple[NetworkSpec, nn.Module]:
         raise UserError(
             f"{folder} does not hold a network of this version: {reason}; fix: {FIX}"
         ) from None
-    return spec, network.eval()
+    return Loaded(spec, network.eval())
 
 
 def load_foreign(network: nn.Module, weights: WeightsFile, key: str) -> None:

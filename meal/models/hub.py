@@ -5,15 +5,25 @@ The libraries are imported when one of their networks is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from meal.core.errors import UserError
 from meal.models.architectures import TIMM
 
 
-def published_input(arch: str) -> tuple[int, Sequence[float], Sequence[float]]:
-    """Size, mean and std of the input that published weights expect.
+@dataclass(frozen=True)
+class PublishedInput:
+    """The input that published weights expect: side in pixels, and normalisation by channel."""
+
+    size: int
+    mean: list[float]
+    std: list[float]
+
+
+def published_input(arch: str) -> PublishedInput:
+    """The input that the published weights of an architecture expect.
 
     Raises:
         UserError: if nothing is published under that name.
@@ -25,11 +35,11 @@ def published_input(arch: str) -> tuple[int, Sequence[float], Sequence[float]]:
         card = timm.get_pretrained_cfg(name)
         if card is None or not card.has_weights:
             raise UserError(f"{arch} has no pretrained weights; name a tag that has")
-        return int(card.input_size[-1]), card.mean, card.std
+        return PublishedInput(int(card.input_size[-1]), list(card.mean), list(card.std))
     from torchvision.models import get_model_weights
 
     transforms: Any = get_model_weights(name).DEFAULT.transforms()
-    return int(transforms.crop_size[0]), transforms.mean, transforms.std
+    return PublishedInput(int(transforms.crop_size[0]), list(transforms.mean), list(transforms.std))
 
 
 def published_classes(arch: str) -> int:

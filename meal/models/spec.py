@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,17 +83,6 @@ class NetworkSpec:
 def specify(network: NetworkSlice, data: Prepared) -> NetworkSpec:
     """The specification of a configured network for prepared data."""
     channels, image_size, _ = data.shape
-    size, wanted, mean, std = _expected_input(network, channels, image_size)
-    inputs = None
-    if (size, wanted) != (image_size, channels) or mean is not None:
-        inputs = InputSpec(
-            size=size,
-            channels=wanted,
-            mean=tuple(mean or data.mean),
-            std=tuple(std or data.std),
-            data_mean=tuple(data.mean),
-            data_std=tuple(data.std),
-        )
     return NetworkSpec(
         arch=network.arch,
         width=network.width,
@@ -102,29 +91,29 @@ def specify(network: NetworkSlice, data: Prepared) -> NetworkSpec:
         classes=data.classes,
         options=dict(network.options),
         blocks=tuple(network.blocks),
-        inputs=inputs,
+        inputs=_expected_input(network, data),
         source=network.source,
     )
 
 
-def _expected_input(
-    network: Network, channels: int, image_size: int
-) -> tuple[int, int, Sequence[float] | None, Sequence[float] | None]:
-    """Size, channels, mean and std that a network expects; None is the training split's."""
-    size, wanted = image_size, channels
-    mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
+def _expected_input(network: Network, data: Prepared) -> InputSpec | None:
+    """The input that a network expects; None if it is that of the prepared data."""
+    channels, size, _ = data.shape
+    mean, std = data.mean, data.std
     if network.weights == "pretrained":
-        size, mean, std = published_input(network.arch)
-        wanted = len(mean)
+        published = published_input(network.arch)
+        size, mean, std = published.size, published.mean, published.std
+        channels = len(mean)
     elif network.arch.startswith(TORCHVISION):
-        wanted = 3
+        channels = 3
     if network.input is not None:
         size = network.input.size or size
-        if network.input.mean is not None:
+        if network.input.mean is not None and network.input.std is not None:
             mean, std = network.input.mean, network.input.std
-            wanted = max(wanted, len(mean))
-    return size, wanted, mean, std
+            channels = max(channels, len(mean))
+    if (channels, size, size) == data.shape and (mean, std) == (data.mean, data.std):
+        return None
+    return InputSpec(size, channels, tuple(mean), tuple(std), tuple(data.mean), tuple(data.std))
 
 
 def _tuple(value: Any) -> Any:

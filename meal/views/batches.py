@@ -3,30 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import IntEnum
 
 import torch
 from torch import Tensor
 
-from meal.core.seeds import hash_integers
-
-
-class Purpose(IntEnum):
-    """What a seed is drawn for: one seed in params.yaml serves several, none alike."""
-
-    TEACHER = 1
-    BASELINE = 2
-    STUDENT = 3
-    SHUFFLE = 4
-    LAYERS = 5
-    DISCRIMINATORS = 6
-    SELECTION = 7
-    MIXUP = 8
-
-
-def derive_seed(seed: int, *parts: int) -> int:
-    """A seed for one purpose of several: a hash of `seed` and the purpose's numbers."""
-    return int(hash_integers(seed, *parts))
+from meal.core.seeds import derive_seed
 
 
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[Tensor]:

@@ -54,8 +54,8 @@ def test_a_disk_that_is_full_is_an_error_before_a_page_is_written(small_disk: Pa
 
 def test_answers_are_the_teachers_to_the_views(data: Prepared, tmp_path: Path) -> None:
     cache = make_cache(data, tmp_path, dtype="float32")
-    spec, network = load(tmp_path / "teachers" / "one")
-    blocks = with_blocks(network, spec, 3)
+    loaded = load(tmp_path / "teachers" / "one")
+    blocks = with_blocks(loaded.network, loaded.spec, 3)
     pipeline = ViewPipeline(PlainPipeline.of(data, "train", CPU), PaddedCrops(0, 1, False, 9))
     assert cache.array("logits").shape == (3, 96, 3)
     assert cache.blocks == [1, 2, 3]
@@ -69,7 +69,7 @@ def test_answers_are_the_teachers_to_the_views(data: Prepared, tmp_path: Path) -
 
 def test_plain_answers_are_kept_in_float32(data: Prepared, tmp_path: Path) -> None:
     cache = make_cache(data, tmp_path)
-    _, network = load(tmp_path / "teachers" / "one")
+    network = load(tmp_path / "teachers" / "one").network
     splits: tuple[tuple[Split, int], ...] = (("validation", 24), ("test", 30))
     for split, count in splits:
         stored = cache.array(f"{split}_logits")
@@ -98,9 +98,10 @@ def test_float16_is_float32_rounded(data: Prepared, tmp_path: Path) -> None:
 def test_a_teachers_buffers_do_not_change(
     data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec, network = load(teacher(tmp_path / "teachers", "one", 1))
+    loaded = load(teacher(tmp_path / "teachers", "one", 1))
+    network = loaded.network
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    monkeypatch.setattr(build.checkpoint, "load", lambda folder: (spec, network))
+    monkeypatch.setattr(build.checkpoint, "load", lambda folder: loaded)
     make_cache(data, tmp_path)
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -352,7 +353,7 @@ def test_an_online_build_interrupted_at_its_end_continues(
         patch.setattr(build, "seal", interrupt)
         make_cache(data, tmp_path, enabled=False)
     cache = make_cache(data, tmp_path, enabled=False)
-    assert load(cache.folder / "network")[0] == SPEC
+    assert load(cache.folder / "network").spec == SPEC
 
 
 def interrupt(*args: Any) -> None:

@@ -178,11 +178,11 @@ def test_weights_come_back_as_they_were(tmp_path: Path) -> None:
     spec = NetworkSpec("tiny", 1.0, 1, 16, 3)
     network = build(spec, 5)
     save(tmp_path / "net", spec, network.state_dict())
-    loaded_spec, loaded = load(tmp_path / "net")
-    assert loaded_spec == spec
-    assert not loaded.training
+    loaded = load(tmp_path / "net")
+    assert loaded.spec == spec
+    assert not loaded.network.training
     for name, value in network.state_dict().items():
-        assert torch.equal(loaded.state_dict()[name], value), name
+        assert torch.equal(loaded.network.state_dict()[name], value), name
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "network.json"])
