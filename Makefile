@@ -1,4 +1,4 @@
-# Every target works from a fresh clone: the environment is made on first use.
+# Every target works in a fresh clone: the environment is created on first use.
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3
@@ -27,28 +27,29 @@ lint: env
 	ruff format --check .
 	mypy
 
-# dvc.lock must fit the code and params.yaml: nothing may be left to run.
+# dvc.lock must match the code and params.yaml: no stage may be left to run.
 lock-check: env
 	@fits=$$(dvc repro --dry --allow-missing 2>&1) && ! grep '^Running stage' <<< "$$fits" \
-	  || { echo "$$fits"; echo 'dvc.lock does not fit: run dvc repro and commit'; exit 1; }
+	  || { echo "$$fits"; echo 'dvc.lock is stale: run dvc repro and commit'; exit 1; }
 
-# What a reviewer of this change reads, in review.md; PICTURES is an address before their paths.
+# Write review.md, for the reviewer of a change; PICTURES is a URL to prepend to picture paths.
 BASE ?= main
 PICTURES ?= .
 review: env
 	python -m meal review '$(BASE)' --pictures '$(PICTURES)'
 
-# Ratios, both sides interleaved in one process; writes reports/benchmarks. About half an hour.
+# Measure ratios, with both sides interleaved in one process, and write reports/benchmarks: about
+# half an hour.
 bench: env
 	python -m tests.benchmarks
 
-# Known vulnerabilities of the pinned packages, from PyPI's advisories: needs a network.
+# Look up known vulnerabilities of the pinned packages in PyPI's advisories; needs a network.
 audit:
 	test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && \
 	  .venv-audit/bin/python -m pip install --quiet pip-audit==2.10.1; }
 	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
-# Stages killed at N moments and run again; prints killed, resumed, differing.
+# Kill stages at N moments and run them again; print how many were killed, resumed and differ.
 N ?= 100
 soak: env
 	python -m tests.stages.kills $(N)

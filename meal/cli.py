@@ -24,7 +24,7 @@ def main() -> None:
 
 @app.command()
 def networks(
-    image_size: Annotated[int, typer.Option(min=16, max=64, help="side in pixels")] = 32,
+    image_size: Annotated[int, typer.Option(min=16, max=64, help="side length in pixels")] = 32,
     channels: Annotated[int, typer.Option(min=1, max=3, help="1 or 3")] = 3,
     classes: Annotated[int, typer.Option(min=2)] = 10,
 ) -> None:
@@ -69,7 +69,7 @@ def recipe(
     with _errors():
         if not names:
             listed = list_recipes(RECIPES)
-            width = max(map(len, listed))
+            width = max(map(len, listed), default=0)
             typer.echo("\n".join(f"{name:{width}}  {title}" for name, title in listed.items()))
             return
         text = apply_recipes(names, PARAMS, RECIPES)
@@ -85,10 +85,10 @@ def recipe(
 def sweep(
     set_param: Annotated[
         list[str],
-        typer.Option("-S", "--set-param", help="KEY=VALUE,VALUE,...: the values to combine"),
+        typer.Option("-S", "--set-param", help="KEY=VALUE,VALUE,...: values to combine"),
     ],
     target: Annotated[
-        str, typer.Option(help="the last stage to run; distill scores no test images")
+        str, typer.Option(help="last stage to run; distill scores no test images")
     ] = "distill",
     jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="experiments at a time")] = 1,
 ) -> None:
@@ -102,8 +102,8 @@ def sweep(
             failed = run(trials, target, jobs)
         except KeyboardInterrupt:
             raise UserError(
-                "interrupted; queued experiments go on: stop them with `dvc queue stop --kill`, or "
-                "resume with the same sweep"
+                "interrupted; queued experiments keep running: stop them with "
+                "`dvc queue stop --kill`, or run the same sweep again to resume"
             ) from None
         if failed:
             raise UserError(
@@ -116,11 +116,13 @@ def sweep(
 @app.command()
 def table(
     revisions: Annotated[list[str] | None, typer.Argument(help="commits; HEAD if none")] = None,
-    file: Annotated[str, typer.Option(help="the metrics file")] = "reports/validation.json",
-    score: Annotated[str, typer.Option(help="the metric in it")] = "student.top1_error",
-    where: Annotated[list[str] | None, typer.Option(help="KEY=VALUE: only these")] = None,
+    file: Annotated[str, typer.Option(help="metrics file")] = "reports/validation.json",
+    score: Annotated[str, typer.Option(help="metric in that file")] = "student.top1_error",
+    where: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE: only experiments with this value")
+    ] = None,
     reference: Annotated[
-        list[str] | None, typer.Option(help="KEY=VALUE: compare the others with it")
+        list[str] | None, typer.Option(help="KEY=VALUE: compare the others with this one")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="write OUT.csv, OUT.md and OUT.svg, with command and commit")
@@ -152,9 +154,9 @@ def compare(
     first: Annotated[
         str, typer.Argument(help="a commit, branch or experiment; A,B,C: several seeds")
     ],
-    second: Annotated[str, typer.Argument(help="another one")] = "workspace",
+    second: Annotated[str, typer.Argument(help="what to compare it with")] = "workspace",
     model: Annotated[
-        str, typer.Option(help="student, baseline, ensemble, teachers/NAME")
+        str, typer.Option(help="student, baseline, ensemble, ensemble_fitted or teachers/NAME")
     ] = "student",
 ) -> None:
     """Compare two revisions or experiments, in Markdown: numbers, significance, parameters."""
@@ -166,11 +168,9 @@ def compare(
 
 @app.command()
 def review(
-    base: Annotated[str, typer.Argument(help="the branch that the change is meant for")] = "main",
-    out: Annotated[Path, typer.Option(help="the file")] = Path("review.md"),
-    pictures: Annotated[
-        str, typer.Option(help="address to prepend to the paths of pictures")
-    ] = ".",
+    base: Annotated[str, typer.Argument(help="branch that the change targets")] = "main",
+    out: Annotated[Path, typer.Option(help="file to write")] = Path("review.md"),
+    pictures: Annotated[str, typer.Option(help="URL to prepend to the paths of pictures")] = ".",
 ) -> None:
     """Write a review of the workspace: metrics, parameters, significance, pictures."""
     from meal.core.files import atomic_path
@@ -187,7 +187,7 @@ def review(
 def timings(
     repeats: Annotated[int, typer.Option(min=3, help="rounds; the median is reported")] = 15,
 ) -> None:
-    """Measure latency and throughput of student and ensemble, into reports/timings.json."""
+    """Measure latency and throughput of student and ensemble; write reports/timings.json."""
     from meal.core.device import select_device, set_determinism
     from meal.core.files import write_json
     from meal.core.paths import ENSEMBLE, REPORTS, STUDENT
@@ -213,13 +213,13 @@ def timings(
 def _pairs(options: list[str] | None) -> dict[str, str]:
     for option in options or []:
         if "=" not in option:
-            raise UserError(f"{option}: KEY=VALUE is expected")
+            raise UserError(f"{option}: expected KEY=VALUE")
     return dict(option.split("=", 1) for option in options or [])
 
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """Print an error that the user can fix in one line, and exit with status 1."""
+    """Print errors that the user can fix without a traceback, and exit with status 1."""
     try:
         if not Path("dvc.yaml").is_file():
             raise UserError(f"{Path.cwd()} holds no dvc.yaml; run this in the project's folder")
@@ -228,5 +228,6 @@ def _errors() -> Iterator[None]:
         message = user_message(error)
         if message is None:
             raise
-        typer.echo(f"error: {message}", err=True)
+        for line in message.splitlines():
+            typer.echo(f"error: {line}", err=True)
         raise typer.Exit(1) from None

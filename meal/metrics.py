@@ -35,14 +35,14 @@ BINS = 15  # of equal width in confidence (Guo et al., ICML 2017)
 def calibration_bins(
     confidence: Floats, correct: NDArray[np.bool_], bins: int = BINS
 ) -> dict[str, NDArray[Any]]:
-    """Predictions by confidence: `images`, mean `confidence` and `accuracy` of each bin.
+    """Bin predictions by confidence: `images`, mean `confidence` and `accuracy` of each bin.
 
     Bins have equal width and include their upper end; empty bins hold zeros.
 
     Args:
         confidence: the probability `(N,)` of each prediction.
         correct: whether it is correct `(N,)`.
-        bins: how many.
+        bins: the number of bins.
     """
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     images = np.bincount(bin_of, minlength=bins)
@@ -61,7 +61,7 @@ def expected_calibration_error(log_probabilities: Floats, labels: Labels) -> flo
 
 
 def calibration_error(confidence: Floats, correct: NDArray[np.bool_]) -> float:
-    """The same, from the confidence `(N,)` of predictions and whether they are correct `(N,)`."""
+    """The same, from predictions' confidence `(N,)` and whether each is correct `(N,)`."""
     found = calibration_bins(confidence, correct)
     gaps = np.abs(found["accuracy"] - found["confidence"])
     return 100.0 * float((gaps * found["images"]).sum() / len(correct))
@@ -88,8 +88,8 @@ def score(
 
     Args:
         models: log-probabilities `(N, C)` of `student`, `ensemble` and `ensemble_fitted`, and of
-            `baseline` if known. The weights of `ensemble_fitted` are fitted on validation, where
-            its scores are therefore too good.
+            `baseline` if known. The weights of `ensemble_fitted` are fitted on validation, so its
+            scores there are too good.
         teachers: log-probabilities of the teachers, by name.
         labels: `(N,)`.
 

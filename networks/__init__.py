@@ -1,4 +1,4 @@
-"""Your own networks: a change here retrains those that use it.
+"""Your own networks: a change to this package retrains those that are in use.
 
 In params.yaml: `networks: {mine: {arch: "networks.example:small_convnet"}}`.
 """

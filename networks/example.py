@@ -1,4 +1,4 @@
-"""An example of a network of one's own, to copy."""
+"""An example network, to copy and adapt."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class SmallConvNet(nn.Module):
-    """Three stages of convolutions; the names of its parts are what `blocks` may name."""
+    """Three stages of convolutions; `blocks` in params.yaml can name any of its sub-modules."""
 
     def __init__(self, channels: int, classes: int, planes: int) -> None:
         super().__init__()
@@ -29,5 +29,5 @@ def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 def small_convnet(channels: int, classes: int, image_size: int, planes: int = 16) -> nn.Module:
-    """What `arch: networks.example:small_convnet` calls; `options` may give `planes`."""
+    """The function for `arch: networks.example:small_convnet`; `options` can set `planes`."""
     return SmallConvNet(channels, classes, planes)

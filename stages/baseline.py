@@ -16,7 +16,7 @@ from meal.supervised.run import run
 
 
 def main() -> None:
-    """Train the baseline, and score it on validation, where the student is compared with it."""
+    """Train the baseline and score it on validation, for comparison with the student."""
     run(
         stage="baseline",
         purpose=Purpose.BASELINE,

@@ -8,8 +8,8 @@ from meal.cache.build import CacheBuild
 from meal.cache.parts import Shard
 from meal.cache.settings import CacheSlice
 from meal.core.device import select_device, set_determinism
-from meal.core.digests import sha256
 from meal.core.errors import UserError
+from meal.core.files import read_sealed
 from meal.core.paths import CACHES, CHECKPOINTS, CONFIG, TEACHERS
 from meal.core.runtime import load_runtime
 from meal.core.settings import load_slice
@@ -23,27 +23,30 @@ def main() -> None:
     name = teacher_argument()
     config = load_slice(CacheSlice, CONFIG / "caches" / f"{name}.json")
     data, teacher, runtime = open_data(), TEACHERS / name, load_runtime()
+    fix = f"dvc repro teacher@{name}"
     identity = {
         "config": config.model_dump(mode="json"),
         "data": data.fingerprint,
-        "network": sha256(teacher / "network.json"),  # it holds the checksum of the weights
+        "network": read_sealed(teacher / "network.json", fix)[
+            "fingerprint"
+        ],  # which holds the checksum of the weights
     }
     shard = _shard()
     part = None if shard is None else f"{shard.which}-of-{shard.number}"
     work = WorkFolder(CHECKPOINTS, f"cache@{name}", identity, part)
     device = select_device(runtime.device)
     set_determinism(runtime.deterministic)
-    build = CacheBuild(config, data, teacher, work, device)
-    build.compute(shard)
+    build = CacheBuild(config, data, teacher, work, device, shard)
+    build.compute()
     if shard is None:
         build.finish(CACHES / name)
         work.remove()
     else:
-        print(f"part {part} of the cache is done; when all are: dvc repro cache@{name}")
+        print(f"part {part} of the cache is done; once all parts are: dvc repro cache@{name}")
 
 
 def _shard() -> Shard | None:
-    """This process's share of the work, from `MEAL_SHARD`; None is all of it."""
+    """This process's share of the work, from `MEAL_SHARD`; None for all of it."""
     text = os.environ.get("MEAL_SHARD")
     if text and os.environ.get("DVC_STAGE"):
         raise UserError(

@@ -10,7 +10,7 @@ from meal.core.stage import run_stage
 
 
 def main() -> None:
-    """Write the slices, or name every fault."""
+    """Write the slices, or report every fault."""
     slices = checked_slices(load_params(PARAMS), PARAMS.name)
     with atomic_folder(CONFIG) as temporary:
         for name, part in slices.items():

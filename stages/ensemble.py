@@ -13,13 +13,13 @@ from meal.ensemble.settings import EnsembleSlice
 
 
 def main() -> None:
-    """Build the ensemble; remove what belongs to teachers that are no longer chosen."""
+    """Build the ensemble; remove caches and curves of teachers that are no longer chosen."""
     config = load_slice(EnsembleSlice, CONFIG / "ensemble.json")
     labels = open_prepared(DATA).labels("validation").numpy()
     build_ensemble(config, CACHES, ENSEMBLE, labels)
-    # DVC's cache still has both: a teacher that is chosen again is restored, not retrained.
+    # DVC's cache keeps both: a teacher that is chosen again is restored, not retrained.
     for folder in CACHES.iterdir():
-        if folder.name not in config.teachers:
+        if folder.is_dir() and folder.name not in config.teachers:
             shutil.rmtree(folder)
     for curve in (TRAINING / "teachers").glob("*.csv"):
         if curve.stem not in config.teachers:

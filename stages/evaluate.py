@@ -8,7 +8,7 @@ import torch
 
 from meal.core import paths
 from meal.core.device import select_device, set_determinism
-from meal.core.files import write_json, write_sealed
+from meal.core.files import write_json
 from meal.core.runtime import load_runtime
 from meal.core.stage import run_stage
 from meal.data.prepared import Prepared, Split, open_data
@@ -28,7 +28,7 @@ NETWORKS = {BASELINE: paths.BASELINE, STUDENT: paths.STUDENT}
 
 
 def main() -> None:
-    """Write the metrics, the tables that are drawn, and every model's predictions."""
+    """Write the metrics, the tables that DVC plots, and every model's predictions."""
     data, ensemble, runtime = open_data(), Ensemble(paths.ENSEMBLE), load_runtime()
     device = select_device(runtime.device)
     set_determinism(runtime.deterministic)
@@ -40,10 +40,9 @@ def main() -> None:
         name: count(NetworkSpec.read(ensemble.network_card(name))) for name in ensemble.teachers
     }
     metrics = {**scores.metrics, "cost": cost_metrics(count(student), teachers)}
-    write_json(paths.METRICS, metrics)
+    scores.predictions.save(paths.PREDICTIONS, significance_table(scores.comparisons))
     write_tables(scores.predictions, paths.REPORTS)
-    scores.predictions.save(paths.PREDICTIONS)
-    write_sealed(paths.SIGNIFICANCE, {"rows": significance_table(scores.comparisons)})
+    write_json(paths.METRICS, metrics)
 
 
 def model_outputs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from meal.core import paths
+from meal.core.errors import UserError
 from meal.core.files import atomic_folder, read_json, read_sealed
 from meal.core.stage import run_stage
 from meal.data.prepared import Prepared, open_data
@@ -24,7 +26,7 @@ def main() -> None:
     metrics = read_json(paths.METRICS, FIX)
     files = {STUDENT: "student", BASELINE: "baseline"}
     files |= {TEACHER + name: f"teachers/{name}" for name in predictions.teachers}
-    curves = {model: pd.read_csv(paths.TRAINING / f"{file}.csv") for model, file in files.items()}
+    curves = {model: read_curve(paths.TRAINING / f"{file}.csv") for model, file in files.items()}
     drawn = [
         pictures.error_against_cost(metrics),
         pictures.training_curves(curves),
@@ -45,6 +47,17 @@ def main() -> None:
             read_sealed(paths.SIGNIFICANCE, FIX)["rows"],
             paths.CONTACT_SHEET,
         )
+
+
+def read_curve(path: Path) -> pd.DataFrame:
+    """A training curve, one row per epoch."""
+    try:
+        curve = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}; fix: dvc repro") from None
+    if not {"epoch", "validation_top1_error"} <= set(curve.columns):
+        raise UserError(f"{path} is not a training curve; fix: dvc repro")
+    return curve
 
 
 def test_images(data: Prepared, rows: Sequence[int]) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Caches and ensembles of the tiny network, as several tests use them."""
+"""Caches and ensembles of the tiny network, for several tests."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from meal.targets.ensemble import Ensemble
 
 CPU = torch.device("cpu")
 SPEC = NetworkSpec("tiny", 1.0, 1, 16, 3)
-LABELS = np.arange(24) % 3  # of the validation images, where weights are fitted
+LABELS = np.arange(24) % 3  # of the validation images, on which weights are fitted
 VIEWS = {"seed": 0, "crop_padding": 1, "flip": False, "size": 9}
 
 
 def teacher(folder: Path, name: str, seed: int) -> Path:
-    """The weights of a teacher."""
+    """Write the weights of a teacher."""
     network = build(SPEC, seed)
     generator = torch.Generator().manual_seed(seed)
     network(torch.randn(64, 1, 16, 16, generator=generator))  # moves BatchNorm's buffers
@@ -45,28 +45,28 @@ def cache_slice(name: str = "one", views: int = 3, **cache: Any) -> CacheSlice:
 def build_cache(
     config: CacheSlice, data: Prepared, weights: Path, folder: Path, work: WorkFolder
 ) -> TargetCache:
-    """A whole cache, as the stage builds it."""
+    """Build a whole cache, as the stage does."""
     made = CacheBuild(config, data, weights, work, CPU)
     made.compute()
     return made.finish(folder)
 
 
 def build_shard(data: Prepared, weights: Path, work: WorkFolder, shard: Shard) -> None:
-    """One process's share of the default cache."""
-    CacheBuild(cache_slice(), data, weights, work, CPU).compute(shard)
+    """Build one process's share of the default cache."""
+    CacheBuild(cache_slice(), data, weights, work, CPU, shard).compute()
 
 
 def make_cache(
     data: Prepared, folder: Path, name: str = "one", seed: int = 1, **cache: Any
 ) -> TargetCache:
-    """The cache of a new teacher, in `folder/caches/name`."""
+    """Build the cache of a new teacher, in `folder/caches/name`."""
     weights = teacher(folder / "teachers", name, seed)
     work = WorkFolder(folder / "work", f"cache@{name}", {"cache": str(cache), "seed": seed})
     return build_cache(cache_slice(name, **cache), data, weights, folder / "caches" / name, work)
 
 
 def build_ensemble(folder: Path, *teachers: str, weights: str = "uniform") -> Ensemble:
-    """The ensemble in `folder/ensemble` of the caches in `folder/caches`."""
+    """Build the ensemble of the caches in `folder/caches`, in `folder/ensemble`."""
     config = EnsembleSlice.model_validate({"teachers": teachers, "weights": weights})
     ensemble_build.build_ensemble(config, folder / "caches", folder / "ensemble", LABELS)
     return Ensemble(folder / "ensemble")

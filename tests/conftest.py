@@ -1,4 +1,4 @@
-"""Shared pieces: a tiny network, tiny prepared data, the repository's own parameters."""
+"""Shared fixtures: a tiny network, tiny prepared data, the repository's own parameters."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from meal.prepare.preparation import prepare
 from meal.prepare.settings import PrepareSlice
 
 ROOT = Path(__file__).parent.parent
-# Beside another test process, one thread each: two would spin and wait for each other.
+# With several test processes, use one thread each: more would spin while waiting for each other.
 THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
 os.environ["OMP_NUM_THREADS"] = str(THREADS)  # of the processes that tests start
 
@@ -45,14 +45,14 @@ def raw_params() -> dict[str, Any]:
 
 
 def recipe_params(name: str) -> dict[str, Any]:
-    """The parameters that a recipe makes of the repository's own."""
+    """The repository's own parameters after applying a recipe."""
     text = apply_recipes([name], ROOT / "params.yaml", ROOT / "recipes")
     params: dict[str, Any] = yaml.safe_load(text)
     return params
 
 
 def tiny_network(channels: int, classes: int, width: float, image_size: int) -> nn.Module:
-    """Three convolutions at 16, 8 and 4 pixels, with BatchNorm: enough to have every part."""
+    """Three convolutions at 16, 8 and 4 pixels, with BatchNorm: enough to have every block."""
     planes = int(8 * width)
 
     def stage(inputs: int, stride: int) -> nn.Sequential:
@@ -72,7 +72,7 @@ def tiny_network(channels: int, classes: int, width: float, image_size: int) -> 
 
 @pytest.fixture(autouse=True)
 def tiny_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Add the tiny network to the zoo for the length of a test."""
+    """Add the tiny network to the zoo during each test."""
     entry = Architecture(tiny_network, scales=True, taps=("0", "1", "2"))
     monkeypatch.setitem(zoo.ZOO, "tiny", entry)
 

@@ -1,4 +1,4 @@
-"""Miniature datasets in their true formats on disk, and images of every kind."""
+"""Miniature datasets in their real formats on disk, and images of every kind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def md5(path: Path) -> str:
 def write_cifar(
     folder: Path, dataset: Any, monkeypatch: pytest.MonkeyPatch, train: int = 50, test: int = 20
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A CIFAR archive of python batches; torchvision is told its checksums."""
+    """Write a CIFAR archive of Python batches, and give torchvision its checksums."""
     base = folder / "made" / dataset.base_folder
     base.mkdir(parents=True)
     names = [name for name, _ in dataset.train_list]
@@ -59,7 +59,7 @@ def write_cifar(
 def write_svhn(
     folder: Path, monkeypatch: pytest.MonkeyPatch, counts: Sequence[tuple[str, int]]
 ) -> dict[str, np.ndarray]:
-    """SVHN's .mat files, in which the digit 0 is class 10; torchvision is told their checksums."""
+    """Write SVHN's .mat files, where digit 0 is class 10, and give torchvision their checksums."""
     from torchvision.datasets import SVHN
 
     made, listed = {}, dict(SVHN.split_list)
@@ -75,7 +75,7 @@ def write_svhn(
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (40, 32), mode: str = "RGB") -> Image.Image:
-    """A smooth picture: JPEG keeps it nearly as it is."""
+    """A smooth picture, which JPEG changes very little."""
     width, height = size
     x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
     turn = np.random.default_rng(seed).uniform(0, 6, 3)
@@ -86,7 +86,7 @@ def picture(seed: int = 0, size: tuple[int, int] = (40, 32), mode: str = "RGB") 
 def write_classes(
     folder: Path, counts: dict[str, int], seed: int = 0, ending: str = "jpg", **options: Any
 ) -> None:
-    """A sub-folder of pictures for each class."""
+    """Write a sub-folder of pictures for each class."""
     for place, (name, count) in enumerate(counts.items()):
         (folder / name).mkdir(parents=True)
         for k in range(count):

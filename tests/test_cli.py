@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from meal.cli import app
 
 
-def test_networks_prints_what_each_costs() -> None:
+def test_networks_prints_the_cost_of_each() -> None:
     result = CliRunner().invoke(app, ["networks"])
     assert result.exit_code == 0
     row = next(line for line in result.output.splitlines() if "preact_resnet18" in line)
@@ -17,7 +17,7 @@ def test_networks_prints_what_each_costs() -> None:
     ]  # fmt: skip
 
 
-def test_results_before_a_run_say_what_to_run(
+def test_results_before_a_run_are_an_error_that_says_what_to_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

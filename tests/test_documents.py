@@ -1,4 +1,4 @@
-"""The documents: every command they show is one that exists, and every file they name is there."""
+"""The documents: every command that they show is valid, and every file that they name exists."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tests.conftest import ROOT
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 PARAMS = ROOT / "params.yaml"
-OTHERS = {"cp", "git", "source", "wait"}  # of the system
+OTHERS = {"cp", "git", "source", "wait"}  # commands of the system
 
 
 def commands() -> list[str]:
-    """The lines of code blocks that have no language and are not the repository's map."""
+    """The lines of code blocks without a language, except for the map of the repository."""
     found = {}
     for document in DOCUMENTS:
         for language, block in re.findall(r"```(\w*)\n(.*?)```", document.read_text(), re.DOTALL):
@@ -42,7 +42,7 @@ def overrides(words: list[str]) -> list[str]:
 
 
 def check(words: list[str]) -> None:
-    """Raise unless a command exists, with these options and parameters."""
+    """Raise unless a command exists and has these options and parameters."""
     while re.fullmatch(r"[A-Z_]+=\S*", words[0]):
         words = words[1:]
     if words[:3] == ["python", "-m", "meal"]:
@@ -67,7 +67,7 @@ def check(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("command", commands())
-def test_a_command_in_the_documents_exists(command: str) -> None:
+def test_a_command_in_the_documents_is_valid(command: str) -> None:
     for part in re.split(r"[&;]", command):
         if part.strip():
             check(shlex.split(part))
@@ -80,13 +80,13 @@ def test_a_command_in_the_documents_exists(command: str) -> None:
         "python -m meal recipe kdd", "python -m meal compare --nothing a",
     ],
 )  # fmt: skip
-def test_the_check_of_commands_finds_what_does_not_exist(command: str) -> None:
+def test_the_check_finds_invalid_commands(command: str) -> None:
     with pytest.raises((Exception, SystemExit)):
         check(shlex.split(command))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_links_and_paths_in_a_document_lead_somewhere(document: Path) -> None:
+def test_links_and_paths_in_a_document_exist(document: Path) -> None:
     text = document.read_text()
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
     for link in links:
@@ -102,15 +102,15 @@ def test_the_readme_fits_on_two_screens_and_links_every_page() -> None:
         assert f"docs/{page.name}" in text
 
 
-def test_the_map_of_the_repository_has_every_room() -> None:
+def test_the_map_of_the_repository_has_every_package() -> None:
     text = (ROOT / "docs" / "code.md").read_text()
     block = text.split("```")[1]
-    for room in (ROOT / "meal").iterdir():
-        if room.is_dir() and room.name != "__pycache__":
-            assert f"{room.name}/" in block, room
+    for package in (ROOT / "meal").iterdir():
+        if package.is_dir() and package.name != "__pycache__":
+            assert f"{package.name}/" in block, package
 
 
-def test_the_table_of_results_is_the_last_runs() -> None:
+def test_the_table_of_results_is_that_of_the_last_run() -> None:
     metrics = json.loads((ROOT / "reports" / "metrics.json").read_text())
     text = (ROOT / "README.md").read_text()
     rows = {"student, distilled": metrics["student"], "baseline, on labels": metrics["baseline"]}
@@ -123,7 +123,7 @@ def test_the_table_of_results_is_the_last_runs() -> None:
         assert shown == [pytest.approx(scores[key], abs=0.0051) for key in keys]
 
 
-def test_the_citation_is_valid_yaml_with_the_paper() -> None:
+def test_the_citation_is_valid_yaml_and_names_the_paper() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["cff-version"] and citation["authors"] and citation["title"]
     assert [author["family-names"] for author in citation["preferred-citation"]["authors"]] == [

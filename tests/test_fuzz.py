@@ -1,4 +1,4 @@
-"""Anything may be in a params file or a manifest: it is valid, or a UserError says why not."""
+"""Any content of a params file or a manifest is either valid or a UserError that says why not."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def put(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
 
 @MANY
 @given(path=st.sampled_from(places(DEFAULT)), value=VALUES)
-def test_a_params_file_with_anything_in_one_place(
+def test_a_params_file_with_any_value_anywhere_is_valid_or_an_error(
     path: tuple[Any, ...], value: Any, tmp_path: Path
 ) -> None:
     file = tmp_path / "params.yaml"
@@ -96,7 +96,7 @@ def test_a_params_file_with_anything_in_one_place(
         keys = {str(key) for key in path if isinstance(key, str)}
         for line in str(error).splitlines():
             assert line.startswith("params.yaml: ")
-        # A rule on several keys may name its other side: the student, where networks went.
+        # A rule on several keys may name another key, such as the student if networks are gone.
         assert any(key in str(error) for key in keys | {"student", "teachers"}), str(error)
         return
     assert isinstance(params, Params)
@@ -113,7 +113,7 @@ def test_a_params_file_with_anything_in_one_place(
 
 @MANY
 @given(content=st.one_of(st.binary(max_size=60), VALUES.map(lambda v: json.dumps(v).encode())))
-def test_files_of_anything_are_params_or_an_error(content: bytes, tmp_path: Path) -> None:
+def test_a_params_file_with_random_content_is_an_error(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "params.yaml"
     file.write_bytes(content)
     with pytest.raises(UserError, match=r"^params\.yaml"):
@@ -123,7 +123,7 @@ def test_files_of_anything_are_params_or_an_error(content: bytes, tmp_path: Path
 @pytest.mark.parametrize(
     "name", ["manifest.json", "ensemble.json", "predictions.json", "slice.json"]
 )
-def test_manifests_of_anything_are_an_error(name: str, tmp_path: Path) -> None:
+def test_a_manifest_with_random_content_is_an_error(name: str, tmp_path: Path) -> None:
     readers: dict[str, list[Callable[[Path], object]]] = {
         "manifest.json": [open_prepared, lambda folder: TargetCache(folder, "cache@one")],
         "ensemble.json": [Ensemble],
@@ -143,7 +143,7 @@ def test_manifests_of_anything_are_an_error(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF"])
-def test_an_image_that_was_changed_anywhere_is_an_image_or_an_error(form: str) -> None:
+def test_an_image_with_changed_bytes_is_an_image_or_an_error(form: str) -> None:
     whole = as_bytes(picture(3, mode="P" if form == "GIF" else "RGB"), form)
 
     @MANY
@@ -163,7 +163,7 @@ def test_an_image_that_was_changed_anywhere_is_an_image_or_an_error(form: str) -
 
 
 @pytest.mark.parametrize("name", ["../../x", "/etc/x", "a/b", "..", ".hidden", "a b", "mean", ""])
-def test_names_never_leave_the_projects_folders(name: str, tmp_path: Path) -> None:
+def test_names_cannot_lead_outside_the_projects_folders(name: str, tmp_path: Path) -> None:
     file = tmp_path / "params.yaml"
     for changed in (
         {**DEFAULT, "teachers": [name]},

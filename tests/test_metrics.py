@@ -16,7 +16,7 @@ PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.3, 0.3, 0.4], [0.
 LABELS = np.array([0, 2, 2, 1])
 
 
-def test_error_is_the_share_of_wrong_first_answers() -> None:
+def test_error_is_the_fraction_of_wrong_predictions() -> None:
     assert top1_error(np.log(PROBABILITIES), LABELS) == 50.0
 
 
@@ -26,15 +26,15 @@ def test_likelihood_by_hand() -> None:
 
 
 def test_calibration_by_hand() -> None:
-    # Confidences 0.7, 0.6, 0.4 and 0.9 fall into four bins; right, wrong, right, wrong.
+    # Confidences 0.7, 0.6, 0.4 and 0.9 fall into four bins: correct, wrong, correct, wrong.
     expected = 100 * (abs(1 - 0.7) + abs(0 - 0.6) + abs(1 - 0.4) + abs(0 - 0.9)) / 4
     assert expected_calibration_error(np.log(PROBABILITIES), LABELS) == pytest.approx(expected)
 
 
 def test_calibration_averages_within_a_bin() -> None:
-    answers = np.log(np.array([[0.8, 0.2], [0.8, 0.2], [0.8, 0.2], [0.8, 0.2], [0.8, 0.2]]))
-    labels = np.array([0, 0, 0, 0, 1])  # four of five right at confidence 0.8: calibrated
-    assert expected_calibration_error(answers, labels) == pytest.approx(0, abs=1e-9)
+    predictions = np.log(np.array([[0.8, 0.2]] * 5))
+    labels = np.array([0, 0, 0, 0, 1])  # four of five correct at confidence 0.8: calibrated
+    assert expected_calibration_error(predictions, labels) == pytest.approx(0, abs=1e-9)
 
 
 def test_calibration_at_full_confidence() -> None:
@@ -42,16 +42,16 @@ def test_calibration_at_full_confidence() -> None:
 
 
 def test_log_softmax_survives_large_logits() -> None:
-    answers = log_softmax(np.array([[1000.0, 0.0], [-1000.0, 0.0]]))
-    assert np.allclose(answers, [[0, -1000], [-1000, 0]])
+    log_probabilities = log_softmax(np.array([[1000.0, 0.0], [-1000.0, 0.0]]))
+    assert np.allclose(log_probabilities, [[0, -1000], [-1000, 0]])
 
 
-def test_agreement_compares_first_answers() -> None:
+def test_agreement_compares_predictions() -> None:
     other = PROBABILITIES[:, [0, 2, 1]]
     assert agreement(np.log(PROBABILITIES), np.log(other)) == 50.0
 
 
-def test_gain_is_positive_where_the_student_errs_less() -> None:
+def test_gain_is_positive_if_the_student_has_a_lower_error() -> None:
     right = np.log(np.full((4, 3), 0.05) + 0.85 * np.eye(3)[LABELS])
     scores = score(
         {

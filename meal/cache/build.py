@@ -51,8 +51,9 @@ class CacheBuild:
         teacher: Path,
         work: WorkFolder,
         device: torch.device,
+        shard: Shard | None = None,
     ) -> None:
-        """Load the teacher and reserve the disk space.
+        """Load the teacher and check that the cache fits on the disk.
 
         Args:
             config: the teacher's name, the views, and what is stored.
@@ -60,6 +61,7 @@ class CacheBuild:
             teacher: the folder of the teacher's weights.
             work: where the cache is built.
             device: where the teacher runs.
+            shard: this process's share of the views; None for all of them.
 
         Raises:
             UserError: if `top_k` keeps every class, or the disk has too little space.
@@ -78,19 +80,20 @@ class CacheBuild:
                 f"allowed: 1 to {self._spec.classes - 1}, or null"
             )
         self._layout = layout_of(config, images, self._spec, self._network)
-        self._parts = divide(config.view_count, images)
+        if shard is None:  # no other process is writing: remove what a killed one left behind
+            for leftover in work.path.glob(".*.npy.*"):
+                leftover.unlink()
         _announce(config, images, self._layout, work.path)
+        self._shard, self._parts = shard, divide(config.view_count, images)
 
-    def compute(self, shard: Shard | None = None) -> None:
-        """Compute the outputs for the views: all that are missing, or those of a shard.
+    def compute(self) -> None:
+        """Compute the missing outputs for the views: all of them, or those of the shard.
 
         With `cache.enabled: false`, only the moments of the blocks are kept.
         """
-        if shard is None:  # nobody else is writing: remove what a killed process left
-            for leftover in self._work.path.glob(".*.npy.*"):
-                leftover.unlink()
         pipeline = ViewPipeline(PlainPipeline.of(self._data, "train", self._device), self._family)
-        folder, mine = self._work.path, self._parts if shard is None else shard.of(self._parts)
+        folder = self._work.path
+        mine = self._parts if self._shard is None else self._shard.of(self._parts)
         arrays = {
             name: create(folder / f"{name}.npy", *kind) for name, kind in self._layout.items()
         }
@@ -113,7 +116,7 @@ class CacheBuild:
         ):
             for name, array in arrays.items():
                 array[part.view, start:stop] = outputs[name]
-            sums.add(outputs, skipped=stored - start)  # a span may overlap the one before
+            sums.add(outputs, skipped=stored - start)  # a span may overlap the previous one
             progress.advance(stop - stored)
             stored = stop
             if progress.due():
@@ -132,7 +135,6 @@ class CacheBuild:
         if not config.cache.enabled:
             for name in ("network.json", "weights.safetensors"):
                 link(self._teacher / name, path / NETWORK / name)
-        shutil.rmtree(path / cache_parts.FOLDER)
         seal(
             path,
             {
@@ -154,7 +156,8 @@ class CacheBuild:
         if folder.exists():
             shutil.rmtree(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(folder)
+        shutil.move(path, folder)  # another file system may hold the work folder
+        shutil.rmtree(folder / cache_parts.FOLDER)
         return TargetCache(folder, f"cache@{config.name}")
 
 
@@ -173,7 +176,7 @@ def layout_of(config: CacheSlice, images: int, spec: NetworkSpec, network: Block
 def view_outputs(
     network: BlockNetwork, pipeline: ViewPipeline, part: Part, top_k: int | None
 ) -> Iterator[tuple[int, int, dict[str, Array]]]:
-    """The outputs of a teacher for a part: spans of images, and values by array name."""
+    """Yield a teacher's outputs for a part: a span of images, and values by array name."""
     size = batch_size(network, torch.zeros(1, *pipeline.shape, device=pipeline.device))
     order: Sequence[Tensor] = [
         torch.arange(part.start + start, part.start + stop)
@@ -204,6 +207,6 @@ def _announce(config: CacheSlice, images: int, layout: Layout, folder: Path) -> 
     )
     if size > free:
         raise UserError(
-            f"cache of {config.name} needs {size / 2**20:.0f} MiB, but {folder} has only "
-            f"{free / 2**20:.0f} MiB free; lower views.count"
+            f"cache of {config.name} needs {size / 2**20:.1f} MiB, but {folder} has only "
+            f"{free / 2**20:.1f} MiB free; lower views.count"
         )

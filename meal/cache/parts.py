@@ -2,7 +2,7 @@
 
 A part is a range of images in one view. A note records its checksum when it is done, so a build
 resumes where it stopped, and several processes can share the parts (`MEAL_SHARD=i/n`). The cache
-has the same bytes, whichever process computed a part.
+has the same bytes whichever process computes a part.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from meal.targets.cache import Array, moments_entry
 
 LOGGER = logging.getLogger(__name__)
 
-FOLDER = "parts"  # of the notes
-_MOST_IMAGES = 1 << 16  # of a part: an interruption loses no more
+FOLDER = "parts"  # the sub-folder of the notes
+_MOST_IMAGES = 1 << 16  # per part: the most that an interruption can lose
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One process's share of the parts: number `which`, from 1, of `number`."""
+    """One process's share of the parts: share `which` of `number`, counted from 1."""
 
     which: int
     number: int
@@ -39,7 +39,7 @@ class Shard:
         match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
         which, number = (int(match[1]), int(match[2])) if match else (0, 0)
         if not 1 <= which <= number:
-            raise UserError(f"MEAL_SHARD={text!r}: i/n is expected, i from 1 to n, such as 2/4")
+            raise UserError(f"MEAL_SHARD={text!r}: expected i/n, with i from 1 to n, such as 2/4")
         return cls(which, number)
 
     def of(self, parts: Sequence[Part]) -> Sequence[Part]:
@@ -79,20 +79,20 @@ def divide(views: int, images: int) -> list[Part]:
 
 
 class Sums:
-    """Sums of the values of blocks and of their squares, each image counted once."""
+    """Sums of block values and of their squares, with each image counted once."""
 
     def __init__(self, sizes: Mapping[int, int]) -> None:
-        """Start at zero; `sizes` has the number of values of each block."""
+        """Start at zero; `sizes` gives the number of values of each block."""
         self._sums = {f"block{block}": np.zeros((2, size)) for block, size in sizes.items()}
 
     def add(self, outputs: Mapping[str, Array], skipped: int) -> None:
-        """Add the rows of `outputs`, by the names of the arrays, after the first `skipped`."""
+        """Add `outputs`, keyed by array name, without their first `skipped` rows."""
         for name, sums in self._sums.items():
             values = outputs[name][skipped:].astype(np.float64)
             sums += np.stack([values.sum(axis=0), (values**2).sum(axis=0)])
 
     def as_lists(self) -> dict[str, list[list[float]]]:
-        """The sums, as JSON holds them."""
+        """The sums, in a form that JSON can hold."""
         return {name: values.tolist() for name, values in self._sums.items()}
 
 

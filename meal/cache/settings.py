@@ -14,8 +14,8 @@ from meal.views.settings import ViewsSlice
 class Cache(Section):
     """How teachers' outputs are stored.
 
-    `blocks` is the number of blocks that a network is divided into, `align` how a block becomes
-    values.
+    `blocks` is the number of blocks that a network is divided into; `align` is how a block becomes
+    values that can be compared.
     """
 
     enabled: bool = True
@@ -26,7 +26,7 @@ class Cache(Section):
 
 
 class CacheSlice(Section):
-    """One teacher, the views to cache, and how."""
+    """One teacher, the views to cache, and how to store them."""
 
     name: str
     views: ViewsSlice

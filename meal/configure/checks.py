@@ -1,4 +1,4 @@
-"""From parameters to slices, with every check that needs the datasets or the architectures."""
+"""From parameters to slices, with the checks that need the datasets or the architectures."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from meal.configure.slices import Slices, resolve
 from meal.core.errors import UserError
 from meal.datasets.registry import DATASETS
 from meal.models.architectures import check, own_digest
+from meal.models.hub import published_input
 from meal.models.settings import WeightsFile
 
 
@@ -16,12 +17,12 @@ def checked_slices(params: Params, source: str) -> Slices:
     """The slices of the stages, keyed by their path.
 
     Args:
-        params: parameters that fit their schema.
+        params: parameters that fit the schema.
         source: the file they come from, for messages.
 
     Raises:
         UserError: if a dataset, an architecture or a weights file does not exist, or does not
-            allow what is asked of it.
+            support its parameters.
     """
     try:
         digests = _check_networks(params)
@@ -40,11 +41,13 @@ def weights_files(params: Params) -> dict[str, WeightsFile]:
 
 
 def _check_networks(params: Params) -> dict[str, str | None]:
-    """Check every network; return the digests of the user's own code."""
+    """Check every network; return the digest of the user's own code for each."""
     digests = {}
     for name, network in params.networks.items():
         try:
             check(network)
+            if network.weights == "pretrained":
+                published_input(network.arch)
             digests[name] = own_digest(network.arch)
         except UserError as error:
             raise UserError(f"networks.{name}.{error}") from None

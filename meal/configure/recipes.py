@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from meal.configure.checks import checked_slices
 from meal.configure.schema import load_params
@@ -25,10 +26,11 @@ _WHOLE = ("networks",)  # sections whose entries are replaced as a whole
 
 def list_recipes(folder: Path) -> dict[str, str]:
     """The first line of each recipe, by name."""
-    return {
-        path.stem: path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
-        for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)
-    }
+    titles = {}
+    for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem):
+        with path.open(encoding="utf-8", errors="replace") as file:
+            titles[path.stem] = file.readline().strip().removeprefix("# ")
+    return titles
 
 
 def apply_recipes(names: Sequence[str], params: Path, folder: Path) -> str:
@@ -41,26 +43,34 @@ def apply_recipes(names: Sequence[str], params: Path, folder: Path) -> str:
     layout.width = 4096  # never wrap a line
     layout.preserve_quotes = True
     layout.representer.add_representer(type(None), _explicit_null)
-    read_yaml(params)  # for the error message of an invalid file
-    merged = layout.load(params.read_text(encoding="utf-8"))
+    merged = _read(params, layout)
     for name in names:
         path = folder / f"{name}.yaml"
-        if name not in list_recipes(folder):
-            known = ", ".join(list_recipes(folder))
+        if not path.is_file():
+            known = ", ".join(list_recipes(folder)) or f"none, as {folder}/ holds no recipes"
             raise UserError(f"recipe {name!r}: unknown; allowed: {known}")
-        _merge(merged, _with_digests(layout.load(path.read_text(encoding="utf-8")), name))
+        _merge(merged, _with_digest(_read(path, layout), name))
     buffer = io.StringIO()
     layout.dump(merged, buffer)
     text = buffer.getvalue()
     with tempfile.TemporaryDirectory() as temporary:
-        copy = Path(temporary) / params.name
+        copy = Path(temporary) / f"{params.name} with {', '.join(names)}"
         copy.write_text(text, encoding="utf-8")
-        checked_slices(load_params(copy), params.name)
+        checked_slices(load_params(copy), copy.name)
     return text
 
 
+def _read(path: Path, layout: YAML) -> Any:
+    """The keys and values of a file, with its comments."""
+    read_yaml(path)  # for its error messages
+    try:
+        return layout.load(path.read_text(encoding="utf-8"))
+    except YAMLError as error:  # stricter than PyYAML: repeated keys, for example
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+
+
 def _merge(target: Any, changes: Any, *, whole: bool = False) -> None:
-    """Merge `changes` into `target`, key by key; values as a `whole` if asked."""
+    """Merge `changes` into `target`, key by key; `whole` replaces values instead of merging."""
     for key, value in changes.items():
         if isinstance(value, dict) and isinstance(target.get(key), dict) and not whole:
             _merge(target[key], value, whole=key in _WHOLE)
@@ -68,14 +78,17 @@ def _merge(target: Any, changes: Any, *, whole: bool = False) -> None:
             target[key] = value
 
 
-def _with_digests(recipe: Any, name: str) -> Any:
-    """The recipe, with the SHA-256 of weights files that it names without one."""
-    weights = recipe.get("distill", {}).get("init")
-    if weights and "file" in weights and "sha256" not in weights:
+def _with_digest(recipe: Any, name: str) -> Any:
+    """The recipe, with the SHA-256 of its weights file filled in if it has none."""
+    section = recipe.get("distill")
+    weights = section.get("init") if isinstance(section, dict) else None
+    if not isinstance(weights, dict) or "sha256" in weights:
+        return recipe
+    if isinstance(weights.get("file"), str):
         file = Path(weights["file"])
         if not file.is_file():
             raise UserError(
-                f"recipe {name!r} starts from {file}, which does not exist; create it from the "
+                f"recipe {name!r} starts from {file}, which is not a file; create it from the "
                 f"baseline: cp artifacts/baseline/weights.safetensors {file}"
             )
         weights["sha256"] = sha256(file)

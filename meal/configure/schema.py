@@ -1,4 +1,4 @@
-"""The schema of params.yaml: its sections together, and which of their values fit together."""
+"""The schema of params.yaml: its sections, and which of their values fit together."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from meal.models.settings import Network
 from meal.training.settings import Training
 from meal.views.settings import Views
 
-RESERVED = "mean"  # the folder of the ensemble's mean
+RESERVED = "mean"  # names the folder of the ensemble's mean
 
 
 def _name(value: str) -> str:
-    """Names become names of files and of DVC stages."""
+    """A name must be usable in file names and names of DVC stages."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", value) or value == RESERVED:
         raise ValueError(
             f"a name has 1 to 64 letters, digits, '-' and '_', and is not {RESERVED!r}"

@@ -1,4 +1,4 @@
-"""Cutting the parameters: what each stage reads, with nothing left to choose.
+"""Cutting the parameters into slices: what each stage reads, with every default resolved.
 
 The stages' own models (`SupervisedSlice`, `CacheSlice`, ...) read what is written here.
 """
@@ -23,7 +23,7 @@ def resolve(params: Params, *, flip: bool, sources: Mapping[str, str | None]) ->
         sources: digests of the user's own code, by network.
 
     Raises:
-        UserError: if there are fewer views than `views.count`.
+        UserError: if an image has fewer views than `views.count`, or `all` of unlimited views.
     """
     family, view_count = params.views.resolve(flip)
     cached = {"views": family.model_dump(mode="json"), "view_count": view_count}

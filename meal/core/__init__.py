@@ -1,1 +1,1 @@
-"""What every stage needs: errors, paths, files, seeds, devices. Knows no image and no network."""
+"""What every stage needs: errors, paths, files, seeds, devices; nothing on images or networks."""

@@ -29,8 +29,8 @@ def select_device(name: str) -> torch.device:
 
 
 def set_determinism(deterministic: bool) -> None:
-    """Follow `runtime.deterministic`: algorithms that give the same bits in every run."""
-    # cuBLAS reads this when it starts; without it, its results vary.
+    """Apply `runtime.deterministic`: use algorithms that give the same bits in every run."""
+    # cuBLAS reads this at start-up; without it, its results vary between runs.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic

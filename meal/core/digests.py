@@ -20,5 +20,5 @@ def fingerprint(value: object) -> str:
 
 
 def code_digest(files: Iterable[Path], root: Path) -> str:
-    """A digest of source files: their paths below `root` and their contents, in any order."""
+    """A digest of source files, of their paths below `root` and their contents, in any order."""
     return fingerprint({file.relative_to(root).as_posix(): sha256(file) for file in files})

@@ -1,19 +1,16 @@
-"""Errors: what a user can fix is a `UserError`; any other is a bug and keeps its traceback."""
+"""Errors: one that a user can fix is a `UserError`; any other is a bug and keeps its traceback."""
 
 from __future__ import annotations
 
 import errno
 import logging
 
-# Conditions of the machine, not of the code: the user frees space or grants access.
-_ENVIRONMENT = {
-    errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENOSPC, errno.EPERM,
-    errno.EROFS,
-}  # fmt: skip
+# Faults of the machine, not of the code, also where the error names no file.
+_ENVIRONMENT = {errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENOMEM, errno.ENOSPC}
 
 
 class UserError(Exception):
-    """Something the user can fix. Commands print its message without a traceback.
+    """An error that the user can fix. Commands print its message without a traceback.
 
     The message has one line per fault; each names the key or file, the value, and what is allowed
     or which command to run next.
@@ -24,8 +21,8 @@ def user_message(error: BaseException) -> str | None:
     """The message to print for an error that the user can fix; None for any other."""
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
-        return str(error)
+    if isinstance(error, OSError) and (error.filename or error.errno in _ENVIRONMENT):
+        return str(error)  # of a file or folder: missing, in the way, not accessible, no space
     return None
 
 

@@ -1,4 +1,4 @@
-"""Types of single parameter values: what each may be, and the message if it is not."""
+"""Types of single parameter values: the range of each, and the message for other values."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pydantic import BeforeValidator, Field
 
 
 def _no_bool(value: object) -> object:
-    """YAML's `yes` and `true` would otherwise pass as the number 1."""
+    """Reject booleans: YAML's `yes` and `true` would otherwise pass as the number 1."""
     if isinstance(value, bool):
-        raise ValueError("a number is expected, not a truth value")
+        raise ValueError("expected a number, not a boolean")
     return value
 
 

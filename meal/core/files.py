@@ -21,7 +21,7 @@ from meal.core.errors import UserError
 def atomic_path(path: Path, *, shared: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces `path` if the block succeeds.
 
-    Several processes may write a `shared` path at once; leftovers of killed ones then stay.
+    Several processes may write a `shared` path at once, so leftovers of killed ones are kept.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if not shared:
@@ -66,7 +66,7 @@ def write_errors(path: Path, kind: type[Exception]) -> Iterator[None]:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove what a killed process left beside `path`, which has one writer at a time."""
+    """Remove what a killed process left beside `path`, which has only one writer at a time."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
@@ -93,7 +93,7 @@ def check_file(path: Path, digest: object, fix: str) -> None:
 def _expose(path: Path) -> None:
     """Let DVC notice that a file is damaged, so that `dvc repro` rebuilds it.
 
-    DVC trusts mtime and read-only cache files, so bit rot goes unnoticed.
+    DVC trusts unchanged mtimes and read-only cache files, so it misses bit rot.
     """
     if path.is_file():
         with contextlib.suppress(OSError):
@@ -108,7 +108,7 @@ def write_json(path: Path, value: Mapping[str, Any], *, shared: bool = False) ->
 
 
 def read_json(path: Path, fix: str) -> dict[str, Any]:
-    """Read a JSON object; `fix` is the command that rebuilds it.
+    """Read a JSON object; `fix` is the command that rebuilds the file.
 
     Raises:
         UserError: if the file is missing, is not JSON, or is not an object.
@@ -132,7 +132,7 @@ def write_sealed(path: Path, value: Mapping[str, Any], *, shared: bool = False) 
 
 
 def read_sealed(path: Path, fix: str) -> dict[str, Any]:
-    """Read what `write_sealed` wrote; `fix` is the command that rebuilds it.
+    """Read what `write_sealed` wrote; `fix` is the command that rebuilds the file.
 
     Raises:
         UserError: if the file is missing or its content is not what was sealed.
@@ -147,7 +147,7 @@ def read_sealed(path: Path, fix: str) -> dict[str, Any]:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV; the keys of the first row, which all share, are the header."""
+    """Write rows as CSV; all rows have the same keys, which become the header."""
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()

@@ -1,4 +1,4 @@
-"""Where things are: the project's files and folders, and folders that the user names."""
+"""Paths: the project's files and folders, and the folders that the user names."""
 
 from __future__ import annotations
 
@@ -40,12 +40,14 @@ def user_folder() -> Path:
 def named_folder(key: str, name: str) -> Path:
     """The absolute path of a folder that the user names under `key`.
 
-    DVC runs experiments in copies of the project below `.dvc/tmp/exps`. A relative path is relative
-    to the original project there, too.
+    A relative path is relative to the project, even in the copies below `.dvc/tmp/exps` in which
+    DVC runs experiments.
 
     Raises:
-        UserError: if the path starts with the home of an unknown user.
+        UserError: if the path starts with `~NAME` and there is no such user.
     """
+    if "\0" in name:
+        raise UserError(f"{key}={name!r}: a path cannot contain a NUL character")
     try:
         folder = Path(name).expanduser()
     except RuntimeError:

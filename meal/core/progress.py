@@ -12,7 +12,7 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 class Progress:
-    """How many units of work are done, with speed, time left and a few values."""
+    """The units of work done, with speed, time left and a few values."""
 
     def __init__(self, title: str, total: int, unit: str, done: int = 0) -> None:
         self._bar = tqdm(
@@ -42,7 +42,7 @@ class Progress:
         self._bar.close()
 
     def due(self) -> bool:
-        """Whether it is time to show new values: reading them may synchronise the device."""
+        """Whether to show new values now; reading them may synchronise the device."""
         if self._bar.disable:
             return time.monotonic() - self._shown >= _SECONDS_BETWEEN_LINES
         return time.monotonic() - self._bar.last_print_t >= self._bar.mininterval

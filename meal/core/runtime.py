@@ -1,6 +1,6 @@
-"""`runtime` in params.yaml: what changes speed and nothing else.
+"""`runtime` in params.yaml: where stages run and how fast, not what they compute.
 
-It is in no stage's slice, so a change re-runs nothing; stages read it from params.yaml itself.
+It is in no stage's slice, so a change re-runs nothing; stages read it from params.yaml directly.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ def load_runtime() -> Runtime:
 
 
 def data_root() -> str | None:
-    """`data.root` of the project's params.yaml: where image files are changes no result."""
+    """`data.root` of the project's params.yaml; moving the image files changes no result."""
     root = _section("data").get("root")
     if root is not None and not isinstance(root, str):
-        raise UserError(f"{PARAMS.name}: data.root={root!r}: a folder or null is expected")
+        raise UserError(f"{PARAMS.name}: data.root={root!r}: expected a folder or null")
     return root
 
 
 def _section(name: str) -> dict[str, Any]:
     section = read_yaml(PARAMS).get(name) or {}
     if not isinstance(section, dict):
-        raise UserError(f"{PARAMS.name}: {name}={section!r}: keys and values are expected")
+        raise UserError(f"{PARAMS.name}: {name}={section!r}: expected keys with values")
     return section

@@ -1,4 +1,4 @@
-"""Random draws without state: a counter-based hash on tensors, and seeds derived by purpose."""
+"""Stateless random draws: a counter-based hash of tensors, and seeds derived by purpose."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MASK = 0xFFFFFFFF
 
 
 class Purpose(IntEnum):
-    """What a seed is for: one seed of params.yaml gives each purpose different draws."""
+    """What a seed is for: the same seed in params.yaml gives each purpose different draws."""
 
     TEACHER = 1
     BASELINE = 2
@@ -24,7 +24,7 @@ class Purpose(IntEnum):
 
 
 def derive_seed(seed: int, *parts: int) -> int:
-    """A seed for one purpose: a hash of `seed` and the numbers of the purpose."""
+    """A seed for one purpose: a hash of `seed` and the integers that identify the purpose."""
     return int(hash_integers(seed, *parts))
 
 

@@ -1,6 +1,6 @@
-"""Reading parameters and slices: every fault is a line with its key, its value and what is allowed.
+"""Reading parameters and slices: one line per fault, with the key, its value and what is allowed.
 
-Each room of the package owns the sections of params.yaml that it uses, in its `settings.py`.
+Each sub-package owns the sections of params.yaml that it uses, in its `settings.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from meal.core.files import read_json
 class Section(BaseModel):
     """A part of params.yaml. Unknown keys, infinities and NaN are errors.
 
-    Validators raise ValueError, as pydantic asks; `parse` turns it into a UserError.
+    Validators raise ValueError, as pydantic requires; `parse` turns it into a UserError.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -27,20 +27,23 @@ class Section(BaseModel):
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
 
+# What PyYAML raises for values such as the date 2020-13-45 or `!!int abc`.
+_CONSTRUCTORS = (ValueError, KeyError, AttributeError, OverflowError, TypeError)
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file of keys and values.
 
     Raises:
-        UserError: if it cannot be read or holds something else.
+        UserError: if it cannot be read or does not hold keys and values.
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (OSError, yaml.YAMLError, RecursionError, *_CONSTRUCTORS) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path.name} cannot be read: {reason}") from None
     if not isinstance(raw, dict):
-        raise UserError(f"{path.name} holds no keys; start from the one in the repository")
+        raise UserError(f"{path.name} holds no keys; start from the file in the repository")
     return raw
 
 
@@ -48,7 +51,7 @@ def load_slice(model: type[SectionT], path: Path) -> SectionT:
     """Read a slice that `configure` wrote.
 
     Raises:
-        UserError: if it is missing or of another version; `dvc repro configure` fixes both.
+        UserError: if it is missing or from another version; `dvc repro configure` fixes both.
     """
     fix = "dvc repro configure"
     raw = read_json(path, fix)
@@ -76,8 +79,8 @@ def parse(model: type[SectionT], raw: object, *, source: str) -> SectionT:
 
 
 def _explain(model: type[BaseModel], fault: Any) -> tuple[str, str]:
-    """A fault as its key with the value, and what is allowed."""
-    # Pydantic adds the tried member of a union to the path; users never wrote it.
+    """A fault in two parts: the key with its value, and what is allowed."""
+    # Pydantic adds the member of a union that it tried to the path; users never wrote it.
     location = [part for part in fault["loc"] if not (isinstance(part, str) and _is_tag(part))]
     key = ".".join(str(part) for part in location)
     message = fault["msg"].removeprefix("Value error, ")
@@ -85,10 +88,13 @@ def _explain(model: type[BaseModel], fault: Any) -> tuple[str, str]:
         return key, f": unknown key; allowed here: {', '.join(_siblings(model, location))}"
     if fault["type"] == "missing":
         return key, ": missing"
-    if isinstance(fault["input"], Mapping):  # a rule on several keys names them itself
+    if isinstance(fault["input"], Mapping):  # the message of a rule on several keys names them
         prefix = f"{key}." if key and fault["type"] == "value_error" else f"{key}: " if key else ""
         return prefix, message
-    value = repr(fault["input"])
+    try:
+        value = repr(fault["input"])
+    except ValueError:  # Python refuses to print integers of thousands of digits
+        value = "a number with too many digits"
     shown = value if len(value) <= 60 else value[:57] + "..."
     return f"{key}={shown}: ", message[0].lower() + message[1:]
 
@@ -103,7 +109,7 @@ def _is_tag(part: str) -> bool:
 
 
 def _siblings(model: type[BaseModel], location: list[int | str]) -> list[str]:
-    """The keys that are allowed in place of an unknown one."""
+    """The keys that are allowed where an unknown one was found."""
     current = model
     for part in location[:-1]:
         field = current.model_fields.get(str(part))

@@ -1,4 +1,4 @@
-"""Signals that ask a process to end: recorded, so that it can save before it leaves."""
+"""Signals that ask a process to stop: recorded, so that it can save its work and then exit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: it was requested
-    """The process was asked to end, and has saved its work."""
+    """The process was asked to stop and has saved its work."""
 
     def __init__(self, number: int, saved: str) -> None:
         super().__init__(f"{signal.Signals(number).name} received; {saved}")
@@ -22,7 +22,7 @@ class Interrupted(Exception):  # noqa: N818 - not an error: it was requested
 
 @dataclass
 class Interruption:
-    """The signal that was received; None if none was."""
+    """The signal that was received; None if there was none."""
 
     requested: int | None = None
 
@@ -37,7 +37,7 @@ def recorded_signals() -> Iterator[Interruption]:
             raise KeyboardInterrupt
         interruption.requested = number
 
-    main = threading.current_thread() is threading.main_thread()  # only there can they be handled
+    main = threading.current_thread() is threading.main_thread()  # others cannot set handlers
     before = {number: signal.signal(number, record) for number in SIGNALS} if main else {}
     try:
         yield interruption

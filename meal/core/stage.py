@@ -11,7 +11,7 @@ from meal.core.signals import Interrupted
 
 
 def teacher_argument() -> str:
-    """The teacher that a stage is for: `vgg` in `python -m stages.teacher vgg`.
+    """The teacher named on the command line: `vgg` in `python -m stages.teacher vgg`.
 
     Raises:
         UserError: if there is no such teacher.
@@ -19,14 +19,14 @@ def teacher_argument() -> str:
     known = sorted(path.stem for path in (CONFIG / "teachers").glob("*.json"))
     if len(sys.argv) != 2 or (known and sys.argv[1] not in known):
         raise UserError(
-            f"{' '.join(sys.argv[1:]) or 'no name'}: the name of a teacher is expected; "
+            f"{' '.join(sys.argv[1:]) or 'no name'}: expected the name of a teacher; "
             + (f"allowed: {', '.join(known)}" if known else "run: dvc repro configure")
         )
     return sys.argv[1]
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Run a stage; an error that the user can fix is printed in one line per fault, status 1."""
+    """Run a stage; print an error that the user can fix, one line per fault, and exit with 1."""
     log_to_stderr()
     try:
         main()

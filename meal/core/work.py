@@ -1,8 +1,8 @@
 """Folders of unfinished work, each for exactly one set of parameters, inputs and code.
 
 The folder is `.checkpoints/<stage>/<hash>/`, where the hash covers the stage's parameters, its
-inputs and the code it has loaded. DVC deletes a stage's outputs before each run; this folder is
-elsewhere, so an interrupted stage resumes where it stopped, and never with another run's state.
+inputs and the code it has loaded. DVC deletes a stage's outputs before each run but leaves this
+folder alone, so an interrupted stage resumes where it stopped, and never from another run's state.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from meal.core.errors import UserError
 
 
 class WorkFolder:
-    """The folder of one run's unfinished work; its stage is locked for this process.
+    """The folder of one run's unfinished work; it locks the stage for this process.
 
-    The lock covers the whole stage: runs with other parameters write the same outputs.
+    The lock covers the whole stage, because runs with other parameters write the same outputs.
     """
 
     def __init__(
@@ -35,11 +35,11 @@ class WorkFolder:
         Args:
             root: the folder of all unfinished work.
             stage: the name of the stage, such as `teacher@vgg`.
-            identity: all that decides the result: parameters and fingerprints of inputs.
-            part: the name of this process's part, where several processes share the stage.
+            identity: everything that decides the result: parameters and fingerprints of inputs.
+            part: the name of this process's part, if several processes share the stage.
 
         Raises:
-            UserError: if a living process holds the lock.
+            UserError: if a running process holds the lock.
         """
         versions = {name: version(name) for name in ("numpy", "timm", "torch", "torchvision")}
         everything = {**identity, "code": _loaded_code(), "versions": versions}
@@ -51,7 +51,7 @@ class WorkFolder:
             self._locks.append(_lock(root / stage / f"lock-{part}", f"{stage}, part {part},"))
 
     def remove(self) -> None:
-        """Remove the work of a run whose outputs are written."""
+        """Remove the folder once the outputs are written, and release the locks."""
         shutil.rmtree(self.path, ignore_errors=True)
         self.release()
 
@@ -65,7 +65,7 @@ _HELD: WeakSet[IO[str]] = WeakSet()
 
 
 def _drop_locks() -> None:
-    """A forked process that decodes images may outlive this one: it must not keep the locks."""
+    """Release the locks in a forked process: one that decodes images may outlive this one."""
     for lock in list(_HELD):
         lock.close()
 
@@ -77,16 +77,16 @@ def _lock(path: Path, what: str, *, shared: bool = False) -> IO[str]:
     """Lock a file for this process; the system drops the lock when the process ends.
 
     Raises:
-        UserError: if a living process holds it. The file holds that process's id, for people.
+        UserError: if a running process holds it. The file holds that process's id, for the message.
     """
     lock = path.open("a+", encoding="ascii")
     try:
         fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         lock.seek(0)
         owner = lock.read().strip() or "unknown"
         raise UserError(
-            f"{what} is already being run by process {owner}; wait for it, or end it"
+            f"{what} is already being run by process {owner}; wait for it, or stop it"
         ) from None
     _HELD.add(lock)
     lock.truncate(0)
@@ -96,7 +96,7 @@ def _lock(path: Path, what: str, *, shared: bool = False) -> IO[str]:
 
 
 def _loaded_code() -> str:
-    """A digest of all modules of this package that are loaded."""
+    """A code digest of all modules of this package that are loaded."""
     package = Path(meal.__file__).parent
     files = [
         Path(file)

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to square pixels: the only module that knows image formats.
+"""From the bytes of an image file to a square image: the only module that knows image formats.
 
 Decoding is a pure function, so `prepare` and later readers of a file get the same pixels.
 """
@@ -17,7 +17,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from meal.core.errors import UserError
 
-# Some others, such as PostScript, run programs or read other files.
+# Pillow reads more, but some, such as PostScript, run programs or read other files.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
 
 _SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -46,7 +46,7 @@ def read_image(path: Path) -> bytes:
 
     Raises:
         OSError: if it cannot be read.
-        UserError: if it is a pipe or a device, which may never end.
+        UserError: if it is not a regular file: reading a pipe or a device may never end.
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise UserError("not a regular file")
@@ -57,10 +57,10 @@ def decode(content: bytes, side: int | None = None) -> Decoded:
     """The largest central square of an image, at `side` x `side` pixels; None keeps its own size.
 
     Resizing is bilinear with antialiasing. EXIF orientation is applied, 16 bits are scaled to 8,
-    transparent images are laid on white, and only the first frame is read.
+    transparent images are put on white, and only the first frame is read.
 
     Raises:
-        UserError: if the bytes are not a complete image, or one beyond Pillow's size limit.
+        UserError: if the bytes are not a complete image, or exceed Pillow's limit on pixels.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -71,10 +71,10 @@ def decode(content: bytes, side: int | None = None) -> Decoded:
             if image.getexif().get(ExifTags.Base.Orientation, 1) >= _TRANSPOSED:
                 size = size[::-1]
             if side is not None:
-                # JPEG can be decoded at a fraction of its size; twice the target keeps the quality.
+                # JPEG can be decoded at a reduced size; twice the target keeps the quality.
                 image.draft(None, (2 * side, 2 * side))
             image = _eight_bits(ImageOps.exif_transpose(image))
-        except Exception as error:  # each format fails in its own way, hostile files in any way
+        except Exception as error:  # each format raises its own, and hostile files any
             raise UserError(_reason(error)) from None
     width, height = image.size
     square = min(width, height)
@@ -98,7 +98,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         raise UserError("floating-point grey levels")
     clear_colour = image.info.get("transparency")
     if image.mode == "RGB" and isinstance(clear_colour, tuple) and max(clear_colour) > 255:
-        # The file has 16 bits, of which Pillow keeps the upper eight of each pixel.
+        # The file has 16 bits per channel, of which Pillow keeps the upper eight.
         image.info["transparency"] = tuple(value >> 8 for value in clear_colour)
     if image.mode in _CLEAR or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -108,7 +108,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
-    """An error in a few words, without memory addresses."""
+    """An error in a few words: its message without line breaks, or its type."""
     if isinstance(error, Image.UnidentifiedImageError):
         return f"not an image in a known format ({', '.join(FORMATS)})"
     if isinstance(error, (Image.DecompressionBombWarning, Image.DecompressionBombError)):

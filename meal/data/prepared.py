@@ -32,9 +32,9 @@ class Prepared:
     Attributes:
         folder: holds the arrays and indices.
         manifest: dataset, classes, counts, store, shape, normalisation, checksums of the files, and
-            what `prepare` noticed.
+            the findings of `prepare`.
         root: the folder of the image files, for splits that are an index.
-        workers: how many processes decode them.
+        workers: the number of processes that decode them.
     """
 
     folder: Path
@@ -65,11 +65,11 @@ class Prepared:
 
     @property
     def std(self) -> list[float]:
-        """The standard deviation of the training pixels in [0, 1], by channel."""
+        """The std of the training pixels in [0, 1], by channel."""
         return list(self.manifest["deviation"])
 
     def count(self, split: Split) -> int:
-        """The number of images of a split."""
+        """The number of images in a split."""
         return int(self.manifest["counts"][split])
 
     def images(self, split: Split) -> ImageStore:
@@ -99,8 +99,8 @@ def open_prepared(folder: Path, root: str | None = None, workers: int = 0) -> Pr
 
     Args:
         folder: the output.
-        root: `data.root`, the folder of the image files; None is the dataset's default.
-        workers: how many processes decode image files.
+        root: `data.root`, the folder of the image files; None for the dataset's default.
+        workers: the number of processes that decode image files.
 
     Raises:
         UserError: if the manifest is missing or damaged.
@@ -114,5 +114,5 @@ def open_prepared(folder: Path, root: str | None = None, workers: int = 0) -> Pr
 
 
 def open_data() -> Prepared:
-    """The project's prepared data, with image files and processes as params.yaml says."""
+    """The project's prepared data, with `data.root` and `runtime.workers` from params.yaml."""
     return open_prepared(DATA, data_root(), worker_count(load_runtime().workers))

@@ -1,4 +1,4 @@
-"""Where the pixels of a split are: an array in memory, or files that worker processes decode.
+"""The pixels of a split: an array in memory, or files that worker processes decode.
 
 Both stores give the same pixels for the same files.
 """
@@ -30,9 +30,9 @@ class ImageStore(Protocol):
     """The images of a split, uint8 and square.
 
     Attributes:
-        side: pixels a side.
+        side: side length in pixels.
         channels: 1 or 3.
-        whole: all of them `(N, side, side, channels)`, if they are in memory.
+        whole: all images `(N, side, side, channels)` if they are in memory, else None.
     """
 
     side: int
@@ -113,9 +113,9 @@ class FileStore(Dataset[Any]):
         return self
 
     def __getitem__(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor, str]:
-        """Rows `(B,)`, their images, and an error message, as workers cannot pass on exceptions.
+        """Rows `(B,)`, their images, and an error message in place of an exception.
 
-        The only loop over images: each is a separate file.
+        A worker's exception would reach the main process with a traceback in its message.
         """
         asked = torch.from_numpy(rows)
         pixels = np.empty((len(rows), self.side, self.side, self.channels), np.uint8)
@@ -144,11 +144,11 @@ class FileStore(Dataset[Any]):
 def load_ahead(dataset: Dataset[Any], order: Iterable[Tensor], workers: int) -> Iterator[Any]:
     """The item of `dataset` for each batch of rows in `order`, from worker processes.
 
-    Rows are sent as arrays, which are copied. A tensor would be passed through a socket, and fail
-    with a traceback in a worker that is being terminated.
+    Rows are sent as arrays, which are copied. A tensor would be passed through a socket, and a
+    worker that is being terminated would fail on it with a traceback.
 
     Raises:
-        UserError: if a worker died, for example because shared memory ran out.
+        UserError: if a worker dies, for example because shared memory runs out.
     """
     loader: DataLoader[Any] = DataLoader(
         dataset,
@@ -172,14 +172,14 @@ def load_ahead(dataset: Dataset[Any], order: Iterable[Tensor], workers: int) -> 
 
 
 def worker_count(workers: int | Literal["auto"]) -> int:
-    """How many processes decode: `auto` is one per core that this process may use."""
+    """The number of decoding processes: `auto` is one per core that this process may use."""
     return min(_MOST_WORKERS, len(os.sched_getaffinity(0))) if workers == "auto" else workers
 
 
 def _prepare_worker(worker: int) -> None:
-    """Ignore Ctrl-C and SIGTERM, which reach the whole group: the main process ends its workers.
+    """Ignore Ctrl-C and SIGTERM, which reach the whole group: the main process stops its workers.
 
-    If the main process is killed, workers print no traceback about tensors it did not fetch.
+    If the main process is killed, workers print no traceback about tensors that it never fetched.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

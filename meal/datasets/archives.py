@@ -13,7 +13,7 @@ from meal.core.errors import UserError
 
 @contextmanager
 def contained() -> Iterator[None]:
-    """While entered, members of tar files that lead out of their folder are refused (PEP 706)."""
+    """Refuse members of tar files that would be unpacked outside their folder (PEP 706)."""
     before = getattr(tarfile.TarFile, "extraction_filter", None)
     tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
     try:
@@ -34,6 +34,6 @@ def exclusive(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            print(f"waiting for another process that is filling {folder}", flush=True)
+            print(f"waiting for another process that is writing to {folder}", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield

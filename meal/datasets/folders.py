@@ -25,8 +25,8 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".t
 def folder(root: Path | None) -> RawFiles:
     """The user's own images: `train/CLASS/...` and `test/CLASS/...`, or only `CLASS/...`.
 
-    `val/` (or `valid/`, `validation/`) beside both is the validation split; without `test/` it is
-    the test set. If there is neither, a test set is split off the training images.
+    `val/` (or `valid/`, `validation/`) beside both is the validation split; without `test/`, it is
+    the test set. With neither, a test set is split off the training images.
     """
     if root is None:
         raise UserError("data.root=None: dataset: folder needs the folder of your images")
@@ -47,7 +47,7 @@ def folder(root: Path | None) -> RawFiles:
 
 
 def imagenet(root: Path | None) -> RawFiles:
-    """ILSVRC 2012: `train/WNID/*.JPEG`, and `val/WNID/*.JPEG`, which serve as the test images.
+    """ILSVRC 2012: `train/WNID/*.JPEG`, and `val/WNID/*.JPEG` as the test images.
 
     If the folder holds the published archives, torchvision's class verifies and unpacks them.
     """
@@ -58,7 +58,7 @@ def imagenet(root: Path | None) -> RawFiles:
         _unpack_imagenet(place, lacking, page)
     if not any(entry.is_dir() for entry in (place / "val").iterdir()):
         raise UserError(
-            f"{place / 'val'} holds no sub-folder per class: sort its images by class, or put "
+            f"{place / 'val'} holds no sub-folders: sort its images into one per class, or put "
             f"ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz from {page} into {place} and "
             "remove val/; the archives are then unpacked and sorted"
         )
@@ -78,7 +78,7 @@ def _unpack_imagenet(place: Path, splits: Sequence[str], page: str) -> None:
         )
     with exclusive(place):
         for split, archives in parts.items():
-            if not (place / split).is_dir():  # else another process was faster
+            if not (place / split).is_dir():  # else another process has unpacked it
                 print(f"unpacking {', '.join(archives)} in {place}", flush=True)
                 _unpack(place, split, archives)
 
@@ -86,13 +86,13 @@ def _unpack_imagenet(place: Path, splits: Sequence[str], page: str) -> None:
 def _unpack(place: Path, split: str, archives: Sequence[str]) -> None:
     from torchvision.datasets import ImageNet
 
-    with atomic_folder(place / split) as temporary:  # never looks complete before it is
+    with atomic_folder(place / split) as temporary:  # never looks complete too early
         for name in archives:
             (temporary / name).symlink_to((place / name).absolute())
         try:
             with contained():
                 ImageNet(str(temporary), split)
-        except Exception as error:  # torchvision passes on whatever its parsers raise
+        except Exception as error:  # torchvision lets its parsers' exceptions through
             raise UserError(f"{place}: the archives cannot be unpacked: {error}") from None
         (temporary / split).rename(temporary / "unpacked")
         for entry in (temporary / "unpacked").iterdir():
@@ -109,7 +109,7 @@ def _listed(root: Path, train: str, validation: str | None, test: str | None) ->
     if len(classes) < 2:
         raise UserError(
             f"{root / train} holds {len(classes)} class(es) ({', '.join(classes) or 'none'}): at "
-            "least two sub-folders of images are expected, one per class"
+            "least two sub-folders of images are needed, one per class"
         )
     found: dict[str, Listing] = {}
     ignored = 0
@@ -151,7 +151,7 @@ def _check_folder(place: Path) -> None:
 
 
 def _classes(place: Path) -> list[str]:
-    """Names of the sub-folders, sorted, without hidden ones."""
+    """The names of the sub-folders, sorted, without hidden ones."""
     try:
         with os.scandir(place) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
@@ -173,21 +173,21 @@ def _classes(place: Path) -> list[str]:
 
 
 def _files_beside(place: Path) -> int:
-    """How many files are beside the folders of the classes."""
+    """The number of files beside the class folders."""
     with os.scandir(place) as entries:
         return sum(not entry.is_dir() for entry in entries)
 
 
 def _check_link(path: str) -> None:
     """Raise UserError for a dangling symlink: its target may be a folder on a missing disk."""
-    if os.path.islink(path) and not os.path.exists(path):  # noqa: PTH110, PTH114 - many of them
+    if os.path.islink(path) and not os.path.exists(path):  # noqa: PTH110, PTH114 - many calls
         raise UserError(f"{path} is a dangling symlink; fix or remove it")
 
 
 def _images(place: Path) -> tuple[Sequence[str], int]:
     """Paths of the images anywhere below a folder, sorted, and the number of other files.
 
-    torchvision silently skips folders that it may not read; this raises an error.
+    A folder that cannot be read is an error; torchvision would skip it silently.
     """
 
     def fail(error: OSError) -> None:
@@ -199,13 +199,13 @@ def _images(place: Path) -> tuple[Sequence[str], int]:
     for folder_, folders, files in os.walk(place, onerror=fail, followlinks=True):
         real = os.path.realpath(folder_)
         if real in read:
-            raise UserError(f"{folder_} leads to a folder whose images have been read already")
+            raise UserError(f"{folder_} leads to a folder whose images have already been read")
         while real not in read:
             read.add(real)
-            real = os.path.dirname(real)  # noqa: PTH120 - a hundred thousand of them
+            real = os.path.dirname(real)  # noqa: PTH120 - a hundred thousand calls
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            path = os.path.join(folder_, name)  # noqa: PTH118 - a million of them
+            path = os.path.join(folder_, name)  # noqa: PTH118 - a million calls
             if name.lower().endswith(ENDINGS) and not name.startswith("."):
                 images.append(path)
             else:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger(__name__)
 
-_TIMEOUT = 60.0  # seconds without a byte until a download fails
+_TIMEOUT = 60.0  # seconds without data before a download fails
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,16 @@ class Resource:
 
 @dataclass(frozen=True)
 class Published:
-    """A dataset of torchvision.
+    """A torchvision dataset.
 
     Attributes:
         title: its name.
-        dataset: the class.
-        page: where people find the files.
-        resources: the files.
-        place: the folder below the class's root in which it looks for them.
-        unpacked: the unpacked files below its root, each with an MD5 if the class compares none;
-            empty if it reads the published files directly.
+        dataset: torchvision's class.
+        page: the web page with the files.
+        resources: the published files.
+        place: the folder below the class's root in which the class looks for them.
+        unpacked: the unpacked files below the root, each with an MD5 if the class checks none;
+            empty if the class reads the published files directly.
         splits: arguments of the class for each part of the training images, then for the test set.
     """
 
@@ -66,7 +66,7 @@ class Published:
     unpacked: Mapping[str, str | None] = field(default_factory=dict)
 
 
-# MD5s of the unpacked files: repacking, as Linux distributions do, changes those of the archives.
+# MD5s of the unpacked files: Linux distributions repack them, so the archives' MD5s differ.
 _FASHION_MNIST = {
     "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
     "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
@@ -153,12 +153,12 @@ def _svhn(root: Path | None, splits: Sequence[str]) -> RawImages:
 
 
 def _read(published: Published, root: Path | None) -> RawImages:
-    """Read a dataset from `root` or the user's folder, downloading there what is missing.
+    """Read a dataset from `root` or the user's folder, downloading missing files into it.
 
-    The folder may hold the unpacked files, in the layout of torchvision, or the published ones.
+    The folder may hold the unpacked files, in torchvision's layout, or the published ones.
 
     Raises:
-        UserError: naming what is missing or damaged, where it belongs and where to get it.
+        UserError: if files are missing or damaged: which, where they belong and where to get them.
     """
     folder = root or user_folder()
     if published.unpacked and all((folder / name).exists() for name in published.unpacked):
@@ -186,8 +186,8 @@ def _stage(published: Published, file: Path, folder: Path) -> None:
             extract_archive(str(file), str(folder))
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise UserError(
-            f"{file} cannot be unpacked: {error}; remove it to download it again, or replace it by "
-            f"the one from {published.page}"
+            f"{file} cannot be unpacked: {error}; remove it to download it again, or replace it "
+            f"with the one from {published.page}"
         ) from None
 
 
@@ -208,7 +208,7 @@ def _download(published: Published, missing: Sequence[Resource], folder: Path) -
             partial = f"{resource.name}.part"  # renamed when complete
             for url in resource.urls:
                 try:
-                    if not (folder / resource.name).is_file():  # else another process was faster
+                    if not (folder / resource.name).is_file():  # else another process has it
                         download_url(url, str(folder), partial, resource.md5)
                         (folder / partial).replace(folder / resource.name)
                     break
@@ -222,13 +222,13 @@ def _download(published: Published, missing: Sequence[Resource], folder: Path) -
 
 
 def _called(folder: Path) -> str:
-    """A folder, with the key that named it."""
+    """A folder, with the key that names it, if any."""
     return str(folder) if folder == user_folder() else f"data.root={str(folder)!r}"
 
 
 @contextlib.contextmanager
 def _timeout() -> Iterator[None]:
-    """Give connections a timeout, which torchvision does not: a server may stop responding."""
+    """Set a timeout for connections, as torchvision sets none and a server may stop responding."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT)
     try:
@@ -238,9 +238,9 @@ def _timeout() -> Iterator[None]:
 
 
 def _arrays(published: Published, root: Path, folder: Path) -> RawImages:
-    """All parts as arrays, read below `root` from the files of `folder`; the last is the test set.
+    """The splits as arrays, read below `root` from the files of `folder`.
 
-    torchvision's classes compare checksums of pickles and of files that they read as published.
+    torchvision's classes check the MD5 of pickles and of published files that they read directly.
     """
     import numpy as np
     from torchvision.datasets.utils import calculate_md5
@@ -248,7 +248,7 @@ def _arrays(published: Published, root: Path, folder: Path) -> RawImages:
     for name, digest in published.unpacked.items():
         if digest and (root / name).is_file() and calculate_md5(root / name) != digest:
             LOGGER.warning(
-                "%s in %s differs from that of %s", Path(name).name, folder, published.page
+                "%s in %s differs from the one at %s", Path(name).name, folder, published.page
             )
 
     parts: list[tuple[NDArray[np.uint8], NDArray[np.int64]]] = []
@@ -256,11 +256,11 @@ def _arrays(published: Published, root: Path, folder: Path) -> RawImages:
     for arguments in published.splits:
         try:
             dataset = published.dataset(str(root), **arguments)
-        except Exception as error:  # torchvision passes on whatever its parsers raise
+        except Exception as error:  # torchvision lets its parsers' exceptions through
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(
                 f"{published.title} in {folder} cannot be read: {reason}; are its files "
-                f"complete, and those of {published.page}?"
+                f"complete, and the ones from {published.page}?"
             ) from None
         images = np.asarray(dataset.data)
         labels = np.asarray(dataset.targets if hasattr(dataset, "targets") else dataset.labels)

@@ -24,7 +24,7 @@ class RawImages:
 
 @dataclass(frozen=True)
 class Listing:
-    """Image files below a folder, and their classes by number."""
+    """Image files below a folder, and their class numbers."""
 
     paths: tuple[str, ...]
     labels: tuple[int, ...]
@@ -37,9 +37,9 @@ class RawFiles:
     Attributes:
         root: the folder that `paths` are relative to.
         train: the training images.
-        validation, test: those of the dataset; None if they are split off the training images.
+        validation, test: the dataset's own; None if they are split off the training images.
         classes: names by number.
-        ignored: how many files are not images by their name.
+        ignored: the number of files whose names are not those of images.
     """
 
     root: Path

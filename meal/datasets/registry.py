@@ -1,6 +1,6 @@
 """The datasets by name. A new dataset is one entry.
 
-Readers import their libraries when called: `configure` needs the table alone.
+Readers import their libraries when called: `configure` needs only the table.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from meal.datasets.raw import RawFiles, RawImages
 
 @dataclass(frozen=True)
 class Dataset:
-    """How a dataset is read, and what is known about it beforehand.
+    """How a dataset is read, and what is known about it in advance.
 
     Attributes:
         title: its name in reports.
         read: from a folder (`data.root`, or None) to its images.
         flip: whether a mirrored image still shows its class (`views.flip: auto`).
         files: whether it is one file per image, which may stay in place (`data.store`).
-        classes: how many there are, to check parameters before anything runs.
+        classes: the number of classes, to check parameters before anything runs.
         image_size: the default size in pixels to which images are resized; None keeps their size.
-        note: what a reader of its results must know.
+        note: a caveat for readers of its results.
     """
 
     title: str

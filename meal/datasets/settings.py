@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from meal.core.fields import Integer, Number, Seed
 from meal.core.settings import Section
 
-SMALLEST, LARGEST = 16, 1024  # side of an image in pixels
+SMALLEST, LARGEST = 16, 1024  # side length of an image in pixels
 ImageSize = Annotated[Integer, Field(ge=SMALLEST, le=LARGEST)]
 SplitFraction = Annotated[Number, Field(gt=0, lt=1)]
 
@@ -17,7 +17,7 @@ SplitFraction = Annotated[Number, Field(gt=0, lt=1)]
 class Data(Section):
     """How the images are prepared and split.
 
-    `source_size` is the size that views are cut from, if larger than `image_size`.
+    `source_size` is the size of the images that views are cut from, if larger than `image_size`.
     """
 
     root: Annotated[str, Field(min_length=1)] | None = None
@@ -36,6 +36,6 @@ class Data(Section):
             if size is None or not size <= self.source_size <= 2 * size:
                 raise ValueError(
                     f"source_size={self.source_size}: it needs an image_size; allowed: from that "
-                    "size to twice as large, or null"
+                    "size to twice that size, or null"
                 )
         return self

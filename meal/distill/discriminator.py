@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 
 class Discriminator(nn.Sequential):
-    """`d -> max(16, d/2) -> max(16, d/4) -> 1` with ReLU in between, returning a logit.
+    """`d -> max(16, d/2) -> max(16, d/4) -> 1` with ReLUs in between; it returns a logit.
 
     The official code adds a final ReLU, which makes the prediction "student" impossible.
     """
@@ -26,7 +26,7 @@ class Discriminator(nn.Sequential):
 
 
 class _ScaleGradient(torch.autograd.Function):
-    """The identity with a scaled gradient; below zero it is Ganin's gradient reversal (2015)."""
+    """The identity with a scaled gradient; a negative factor is gradient reversal (Ganin, 2015)."""
 
     @staticmethod
     def forward(ctx: object, values: Tensor, factor: float) -> Tensor:
@@ -60,7 +60,7 @@ def discriminate(
 
 
 def fool(discriminator: nn.Module, student: Tensor) -> Tensor:
-    """Binary cross-entropy of passing for the teacher; the discriminator gets no gradient."""
+    """Binary cross-entropy of passing as the teacher; the discriminator gets no gradient."""
     frozen = {name: value.detach() for name, value in discriminator.named_parameters()}
     logits: Tensor = functional_call(discriminator, frozen, (student,))
     return F.softplus(-logits).mean()

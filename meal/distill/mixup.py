@@ -1,4 +1,4 @@
-"""Mixup (Zhang et al., ICLR 2018): each image mixed with another of its batch."""
+"""Mixup (Zhang et al., ICLR 2018): each image is mixed with another from its batch."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch.nn import functional as F
 def mix(
     images: Tensor, labels: Tensor, classes: int, alpha: float, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Mix each image with another of its batch, all with one weight from Beta(alpha, alpha).
+    """Mix each image with another from its batch, with one weight from Beta(alpha, alpha) for all.
 
     Args:
         images: `(N, C, H, W)`.
         labels: `(N,)`.
-        classes: how many there are.
+        classes: the number of classes.
         alpha: above 0; larger values mix more evenly.
         seed: for the weight and the partners.
 

@@ -7,7 +7,7 @@ what the student receives from it depends on `adversarial`:
 - `minimax`: `-beta * eta` times the gradient of the same loss (gradient reversal, as in the paper);
 - `cooperative`: `+beta * eta` times that gradient (the official code's, for comparison only);
 - `non_saturating`: the gradient of `beta * eta * BCE(D(student), 1)` through frozen discriminators;
-- `off`: there are no discriminators.
+- `off`: nothing; there are no discriminators.
 
 The discriminators minimise the unweighted sum in every mode, in the same backward pass.
 """
@@ -50,17 +50,17 @@ class DistillationObjective(Objective):
 
         Args:
             student: returns logits and blocks.
-            method: losses, weights, teacher selection and both sides' optimisation.
+            method: losses, weights, teacher selection, and the optimisation of both sides.
             classes: the number of logits.
-            top_k: whether the targets are log-probabilities of which the k largest were stored.
-            projected: the size of each block of each teacher, to which the student's are mapped;
-                None if all blocks are aligned to the same 16 values.
+            top_k: whether only the k largest probabilities of the targets were stored.
+            projected: the size of each teacher's blocks, to which the student's are mapped; None if
+                every block is aligned to the same 16 values.
         """
         super().__init__()
         self.student = student
         self.network = student.network
         self.method = method
-        # If the targets are log-probabilities, so are the student's values.
+        # If the targets are log-probabilities, the student's values must be, too.
         self._log_probabilities = top_k or method.selection == MEAN
         self.compared = _compared_outputs(student, method, classes, projected)
         self.outputs = nn.ModuleDict(self.compared)  # registers them as sub-modules
@@ -75,7 +75,7 @@ class DistillationObjective(Objective):
         }
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """The student's parameters, and the discriminators' with their own optimisation."""
+        """The student's parameters, and the discriminators' with their own settings."""
         own = list(self.network.parameters())
         theirs: list[nn.Parameter] = []
         for output in self.compared.values():
@@ -88,7 +88,7 @@ class DistillationObjective(Objective):
     def forward(
         self, images: Tensor, labels: Tensor, targets: Targets
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """From images `(N, C, H, W)`, labels and targets for the same views to the loss.
+        """From views `(N, C, H, W)`, their labels and their targets to the loss.
 
         Labels are `(N,)`, or probabilities `(N, classes)` for mixed images.
 
@@ -98,7 +98,7 @@ class DistillationObjective(Objective):
         """
         logits, blocks = self.student(images)
         pairs = self._pairs(logits, blocks, targets)
-        parts = {"similarity": _similarity(pairs)}
+        parts = {"similarity": _similarity(pairs, self.method.blocks)}
         total = self.method.alpha * parts["similarity"]
         if self.discriminators:
             adversarial, measured = self._adversarial(pairs)
@@ -107,12 +107,12 @@ class DistillationObjective(Objective):
         if self.method.label_weight:
             parts["label"] = F.cross_entropy(logits.float(), labels)
             total = total + self.method.label_weight * parts["label"]
-        if not total.requires_grad:  # nothing is compared with this step's teacher
+        if not total.requires_grad:  # no output is compared with this step's teacher
             total = total + 0 * logits.sum()
         return total, parts
 
     def _pairs(self, logits: Tensor, blocks: dict[int, Tensor], targets: Targets) -> list[Pair]:
-        """The outputs that this step's targets allow to compare, in float32."""
+        """The outputs for which this step has targets, in float32."""
         logits = logits.float()
         if self._log_probabilities:
             logits = F.log_softmax(logits, dim=1)
@@ -165,7 +165,7 @@ def _compared_outputs(
             for k, size in sizes.items()
             if k in blocks
         }
-    projections = {  # before all discriminators: the order of their random weights
+    projections = {  # before the discriminators: fixes the order in which weights are drawn
         name: nn.Linear(student.block_sizes[k], size, bias=False)
         for name, (k, size, teacher) in compared.items()
         if teacher is not None
@@ -178,10 +178,11 @@ def _compared_outputs(
     return outputs
 
 
-def _similarity(pairs: list[Pair]) -> Tensor:
-    """The weighted sum of the similarity losses."""
+def _similarity(pairs: list[Pair], blocks: list[int]) -> Tensor:
+    """The weighted sum of the similarity losses: the logits', then those of `blocks` in order."""
+    order = [None, *blocks]
     total = pairs[0].student.new_zeros(())
-    for output, student, teacher in pairs:
+    for output, student, teacher in sorted(pairs, key=lambda pair: order.index(pair.output.block)):
         if output.gamma:
             total = total + output.gamma * output.similarity(student, teacher)
     return total

@@ -49,7 +49,7 @@ class ComparedOutput(nn.Module):
 
         Args:
             values: as the student returns them.
-            rows: of the batch that the teacher's values are for; None for all.
+            rows: the rows of the batch for which the teacher has values; None for all.
         """
         prepared: Tensor = self.norm(self.projection(values))
         return prepared if rows is None else prepared[rows]
@@ -81,8 +81,8 @@ def adversarial_losses(
     """The losses of a discriminator and of the student against it.
 
     Args:
-        discriminator: that of the pair's output.
-        pair: what it tells apart.
+        discriminator: the one of the pair's output.
+        pair: the values that it tells apart.
         mode: what the student receives; not `off`.
         beta: the weight of what the student receives, multiplied by the output's `eta`.
     """

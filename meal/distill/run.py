@@ -66,7 +66,7 @@ def distill(
 def build_objective(
     config: DistillSlice, spec: NetworkSpec, ensemble: Ensemble, seed: int
 ) -> DistillationObjective:
-    """The student, started as configured, and the outputs that are compared with the teachers'."""
+    """The student with its initial weights, and the outputs compared with the teachers'."""
     settings = config.distill
     check_structure(spec)
     network = build(spec, seed)
@@ -88,7 +88,7 @@ def build_objective(
 def distillation_batches(
     config: DistillSlice, data: Prepared, ensemble: Ensemble, pipeline: ViewPipeline, seed: int
 ) -> Batches:
-    """From an epoch and its first step to views, labels and targets of the steps from there on."""
+    """A function from an epoch and a step in it to the inputs of that step and all later ones."""
     settings, device = config.distill, pipeline.device
     labels = data.labels("train").to(device)
     steps = steps_per_epoch(len(pipeline), settings.batch_size)

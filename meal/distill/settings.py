@@ -14,7 +14,7 @@ from meal.views.settings import ViewsSlice
 
 
 def _off(value: object) -> object:
-    """YAML 1.1 reads a bare `off` as false; params.yaml may write it without quotes."""
+    """Accept a bare `off`, which YAML 1.1 reads as false."""
     return "off" if value is False else value
 
 
@@ -88,7 +88,7 @@ class Method(Section):
         return self
 
     def _any(self, weights: Weights) -> bool:
-        """Whether some output in use has a weight."""
+        """Whether any output in use has a weight above 0."""
         blocks = weights.blocks if isinstance(weights.blocks, list) else [weights.blocks]
         return bool(weights.logits or (self.blocks and any(blocks)))
 
@@ -96,7 +96,7 @@ class Method(Section):
 class Distill(Training, Method):
     """How the student learns: its budget, which the baseline shares, and the method.
 
-    `init` is where its weights start; MEAL V2 starts from a student trained on labels.
+    `init` gives its initial weights; MEAL V2 starts from a student trained on labels.
     """
 
     seed: Seed = 0

@@ -1,9 +1,9 @@
 """Similarity losses (MEAL, section 3.3). A new loss is one function and one entry in `LOSSES`.
 
-Each compares the student's values with a teacher's, `(N, D)` both, and returns a scalar. Losses
+Each compares the student's values with a teacher's, both `(N, D)`, and returns a scalar. Losses
 that compare value by value are means over images and values, as in the official code; the others
-are means over images. `temperature` applies only to `ce` and `kl` of logits, with Hinton's factor
-`tau^2` (Hinton et al., 2015), which keeps the scale of the gradients.
+are means over images. `temperature` applies only to `ce` and `kl` of logits, with the factor
+`tau^2` (Hinton et al., 2015), which preserves the scale of the gradients.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def l2_soft(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tenso
 def standardise_logits(logits: Tensor) -> Tensor:
     """Logits `(N, C)` with mean 0 and std 1 per image (Sun et al., CVPR 2024).
 
-    The student then learns the relations between classes instead of the teacher's scale. A constant
-    added to the logits of an image changes nothing, so log-probabilities work as well.
+    The student then learns the relations between classes instead of the teacher's scale. Adding a
+    constant to an image's logits changes nothing, so log-probabilities work as well.
     """
     centred = logits - logits.mean(dim=1, keepdim=True)
     return centred / (logits.std(dim=1, keepdim=True) + 1e-7)

@@ -25,8 +25,8 @@ class Targets:
 
     Attributes:
         logits: `(N, C)`; log-probabilities if they are a mean, or only the k largest were stored.
-        blocks: by block number, values `(n, D)` and the rows of the batch that they are for: None
-            for all, fewer if the teacher of some images lacks the block.
+        blocks: by block number, values `(n, D)` and the rows of the batch that they belong to: None
+            for all; fewer if the teachers of some images lack the block.
         teacher: the teacher of the whole batch; None if there is no single one.
     """
 
@@ -37,9 +37,9 @@ class Targets:
 
 @dataclass(frozen=True)
 class ViewBatch:
-    """A batch as teachers may see it: view `view` of images `rows` `(N,)`, on the CPU, at `step`.
+    """What identifies a batch: view `view` of the images `rows` `(N,)`, on the CPU, at `step`.
 
-    `pixels` `(N, C, H, W)` is that view, for teachers that run online.
+    `pixels` `(N, C, H, W)` holds that view, for teachers that run online.
     """
 
     rows: Tensor
@@ -55,7 +55,7 @@ class Teacher(Protocol):
     """A source of targets: a teacher, or the mean of all."""
 
     def outputs(self, batch: ViewBatch) -> Outputs:
-        """Logits and blocks for a batch, standardised if the method says so."""
+        """Logits and blocks for a batch; blocks are standardised if the method asks for it."""
 
 
 class CachedTeacher:
@@ -122,14 +122,14 @@ class OnlineMean:
 
 
 class TargetReader:
-    """Gives the targets of a batch, from the teachers that `distill.selection` selects."""
+    """Reads the targets of a batch from the teachers that `distill.selection` selects."""
 
     def __init__(self, ensemble: Ensemble, method: Method, seed: int, device: torch.device) -> None:
         """Open the teachers.
 
         Args:
             ensemble: the opened caches.
-            method: `selection`, and the `blocks` and `norm` of what is read.
+            method: `selection`, `blocks` and `norm`.
             seed: for the random choice of a teacher, by step and image.
             device: where targets go.
         """

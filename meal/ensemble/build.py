@@ -31,7 +31,7 @@ from meal.targets.ensemble import (
 )
 from meal.targets.topk import compress
 
-_ROWS = 8192  # images that are averaged at once, to bound memory
+_ROWS = 8192  # images averaged at once, to bound memory
 _MUST_AGREE = ("data", "views", "view_count", "alignment", "align", "enabled", "dtype", "top_k")
 
 
@@ -45,8 +45,8 @@ def build_ensemble(config: EnsembleSlice, caches: Path, folder: Path, labels: La
         labels: of the validation images, on which weights are fitted.
 
     Raises:
-        UserError: if a cache is missing, damaged, for other views or data than the rest, or holds
-            logits that are not finite.
+        UserError: if a cache is missing or damaged, is for different views or data than the rest,
+            or holds logits that are not finite.
     """
     with atomic_folder(folder) as temporary:
         members = _open_members(config.teachers, caches)
@@ -81,13 +81,13 @@ def _open_members(teachers: Sequence[str], caches: Path) -> dict[str, TargetCach
     first = members[teachers[0]]
     for cache in members.values():
         for key in _MUST_AGREE:
-            if cache.manifest[key] != first.manifest[key]:
+            if cache.manifest.get(key) != first.manifest.get(key):
                 raise UserError(f"{cache.folder} and {first.folder} differ in {key}; fix: {FIX}")
     return members
 
 
 def _write_mean(members: Sequence[TargetCache], weights: Sequence[float], folder: Path) -> None:
-    """Write the mean of the members as a cache of its own."""
+    """Write the mean of the members as another cache."""
     folder.mkdir()
     first = members[0].manifest
     # Projected blocks have one value per channel of the teacher, so they have no mean.
@@ -101,7 +101,7 @@ def _write_mean(members: Sequence[TargetCache], weights: Sequence[float], folder
         for block in blocks:
             _write_mean_block(block, members, weights, folder)
     entries = {}
-    for block in blocks:  # the mean is of standardised values, which readers use as they are
+    for block in blocks:  # the values are already standardised: moments that change nothing
         size = next(len(c.moments(block)[0]) for c in members if block in c.blocks)
         entries[str(block)] = moments_entry(np.zeros(size), np.ones(size))
     seal(
@@ -118,7 +118,7 @@ def _write_mean(members: Sequence[TargetCache], weights: Sequence[float], folder
 def _write_mean_logits(
     members: Sequence[TargetCache], weights: Sequence[float], folder: Path
 ) -> None:
-    """Write the log of the mean probability, or its k largest probabilities."""
+    """Write the log of the mean probability, or only its k largest probabilities."""
     manifest = members[0].manifest
     k, rows = manifest["top_k"], (manifest["view_count"], _images(members[0]))
     layout = logits_layout(rows, members[0].classes, manifest["dtype"], k)
@@ -152,7 +152,7 @@ def _images(cache: TargetCache) -> int:
 
 
 def _chunks(shape: Sequence[int]) -> Iterator[tuple[int, slice]]:
-    """Views and spans of images that are averaged at once."""
+    """Views, and the spans of images that are averaged at once."""
     for view in range(shape[0]):
         for start in range(0, shape[1], _ROWS):
             yield view, slice(start, start + _ROWS)

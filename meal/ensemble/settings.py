@@ -8,7 +8,7 @@ from meal.core.settings import Section
 
 
 class EnsembleSlice(Section):
-    """The chosen teachers, and which weights the mean follows."""
+    """The chosen teachers, and which weights the mean uses."""
 
     teachers: list[str]
     weights: Literal["uniform", "fitted"] = "uniform"

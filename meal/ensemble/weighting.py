@@ -13,8 +13,8 @@ from meal.targets.ensemble import uniform_weights
 def fit_weights(log_probabilities: Sequence[Floats], labels: Labels) -> list[float]:
     """Non-negative weights that sum to one and minimise the NLL of the weighted mean.
 
-    The NLL is convex in the weights. Members that add nothing get weight zero; copies share the
-    weight that one of them would get.
+    The NLL is convex in the weights. Members that add nothing get weight zero; copies of a member
+    together get the weight that it would get alone.
 
     Args:
         log_probabilities: of each member, `(N, C)`, on validation images.
@@ -43,5 +43,5 @@ def fit_weights(log_probabilities: Sequence[Floats], labels: Labels) -> list[flo
     if not found.success:
         raise RuntimeError(f"the weights of the ensemble cannot be fitted: {found.message}")
     weights = np.clip(found.x, 0, None)
-    weights[weights < 1e-6] = 0  # the solver's residue at zero
+    weights[weights < 1e-6] = 0  # the solver stops just short of zero
     return [round(float(weight), 6) for weight in weights / weights.sum()]

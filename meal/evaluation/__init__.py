@@ -1,1 +1,1 @@
-"""The stage `evaluate`: every model on the test images, and what their differences mean."""
+"""The stage `evaluate`: scores of every model on the test images, and their significance."""

@@ -1,4 +1,4 @@
-"""Two models on the same test images: how far apart they are, and whether it is more than noise."""
+"""Two models on the same test images: how far apart they are, and whether that is just noise."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from meal.evaluation.significance import (
 from meal.metrics import Labels
 
 ERROR = "top-1 error (points)"
-RIVALS = {ENSEMBLE: "ensemble", BASELINE: "baseline"}  # of the student, with their names in text
+RIVALS = {ENSEMBLE: "ensemble", BASELINE: "baseline"}  # the student's, with their names in text
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Comparison:
     mcnemar: McNemar
 
     def reading(self, metric: str) -> str:
-        """What an interval says; about the error, no more than McNemar's test finds."""
+        """What an interval says; for the error, McNemar's test must agree."""
         if metric == ERROR and self.mcnemar.p >= 1 - CONFIDENCE:
             return NOISE
         return self.intervals[metric].reading
@@ -58,7 +58,7 @@ def compare_seeds(
 
     Args:
         labels: of the test images, `(N,)`.
-        first, second: equally many runs, paired in order.
+        first, second: the same number of runs, paired in order.
     """
 
     def stacked(runs: Sequence[ModelPredictions], of: Callable[[ModelPredictions], Any]) -> Any:
@@ -77,7 +77,7 @@ def compare_seeds(
 
 
 def compare_with_rivals(predictions: Predictions) -> dict[str, Comparison]:
-    """The student compared with its rivals, by their names."""
+    """The student compared with each rival, by the rival's name."""
     student = predictions.models[STUDENT]
     return {
         rival: compare_models(predictions.labels, student, predictions.models[rival])
@@ -86,7 +86,7 @@ def compare_with_rivals(predictions: Predictions) -> dict[str, Comparison]:
 
 
 def significance_metrics(comparisons: Mapping[str, Comparison]) -> dict[str, dict[str, float]]:
-    """The student's error minus its rivals', as `reports/metrics.json` holds it."""
+    """The student's error minus each rival's, as stored in `reports/metrics.json`."""
     rows = {}
     for rival, comparison in comparisons.items():
         interval = comparison.intervals[ERROR]
@@ -99,8 +99,8 @@ def significance_metrics(comparisons: Mapping[str, Comparison]) -> dict[str, dic
     return rows
 
 
-def significance_table(comparisons: Mapping[str, Comparison]) -> list[dict[str, Any]]:
-    """The student minus its rivals in every metric, for the page of results."""
+def significance_table(comparisons: Mapping[str, Comparison]) -> list[dict[str, str]]:
+    """The student minus each rival in every metric, for the page of results."""
     return [
         {
             "models": f"student minus {RIVALS[rival]}",
@@ -117,7 +117,7 @@ def significance_table(comparisons: Mapping[str, Comparison]) -> list[dict[str, 
 
 
 def claims(metrics: Mapping[str, Any]) -> list[str]:
-    """What may be claimed about the student, in sentences, from `reports/metrics.json`."""
+    """Sentences on what can be claimed about the student, from `reports/metrics.json`."""
     sentences = []
     for rival, name in RIVALS.items():
         row = metrics["significance"][f"student_minus_{rival}"]

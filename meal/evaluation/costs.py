@@ -1,4 +1,4 @@
-"""What a network costs, counted on the meta device without computing or timing anything."""
+"""The cost of a network, counted on the meta device without computing or timing anything."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from meal.models.spec import NetworkSpec
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters, multiply-adds per image, and bytes of the state in a file."""
+    """Parameters, multiply-adds per image, and the size of the state in bytes."""
 
     parameters: int
     macs: int
@@ -25,7 +25,7 @@ class Cost:
 def count(spec: NetworkSpec) -> Cost:
     """Count parameters, multiply-adds of convolutions and matrix products, and bytes of the state.
 
-    A weights file has a header of a few kilobytes in addition.
+    A weights file adds a header of a few kilobytes.
     """
     with torch.device("meta"):
         network = build(spec).eval().requires_grad_(False)

@@ -13,7 +13,7 @@ from meal.evaluation.predictions import BASELINE, ENSEMBLE, STUDENT, Predictions
 from meal.metrics import calibration_bins
 
 MODELS = (STUDENT, BASELINE, ENSEMBLE)
-_MOST_CELLS = 2_500  # of a confusion matrix; of larger ones, those with the most images
+_MOST_CELLS = 2_500  # of a confusion matrix; larger ones keep the cells with the most images
 
 
 def write_tables(predictions: Predictions, folder: Path) -> None:
@@ -32,7 +32,7 @@ def write_tables(predictions: Predictions, folder: Path) -> None:
         ]
         write_csv(folder / "reliability" / f"{model}.csv", rows)
     counts = confusion(predictions.models[STUDENT].predicted, predictions.labels, len(names))
-    # A square picture needs the zeros, too; with many classes only what occurs is kept.
+    # A small matrix is drawn as a full square, zeros included; a large one keeps what occurs.
     labels, predicted = np.nonzero(counts if counts.size > _MOST_CELLS else counts >= 0)
     most = np.argsort(-counts[labels, predicted], kind="stable")[:_MOST_CELLS]
     write_csv(

@@ -1,4 +1,4 @@
-"""Metrics on test images, beyond those of `meal.metrics`."""
+"""Metrics on test images, beyond those in `meal.metrics`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ROWS = 8192
 
 
 def top5_error(log_probabilities: Floats, labels: Labels) -> float:
-    """The fraction of images whose label is not among the five likeliest classes, in percent."""
+    """The fraction of images whose label is not among the five most likely classes, in percent."""
     from sklearn.metrics import top_k_accuracy_score
 
     classes = np.arange(log_probabilities.shape[1])
@@ -33,7 +33,7 @@ def top5_error(log_probabilities: Floats, labels: Labels) -> float:
 
 
 def brier_scores(log_probabilities: Floats, labels: Labels) -> Floats:
-    """The squared distance `(N,)` of the probabilities to the one-hot label (Brier, 1950)."""
+    """The squared distance `(N,)` between the probabilities and the one-hot label (Brier, 1950)."""
     scores = []
     for values, own_labels in _chunks(log_probabilities, labels):
         probabilities = np.exp(values)
@@ -45,7 +45,7 @@ def brier_scores(log_probabilities: Floats, labels: Labels) -> Floats:
 def fit_temperature(log_probabilities: Floats, labels: Labels) -> float:
     """The temperature that minimises the NLL (Guo et al., ICML 2017), within `TEMPERATURES`.
 
-    If every prediction is correct there is no minimum, and the result is the lower bound.
+    If every prediction is correct, there is no minimum, and the result is the lower bound.
     """
     from scipy.optimize import minimize_scalar
 
@@ -61,7 +61,7 @@ def fit_temperature(log_probabilities: Floats, labels: Labels) -> float:
 
 
 def _chunks(log_probabilities: Floats, labels: Labels) -> Iterator[tuple[Floats, Labels]]:
-    """A few images at a time, to bound the memory of temporaries."""
+    """Yield a few images at a time, to bound the memory of temporaries."""
     for start in range(0, len(labels), _ROWS):
         yield log_probabilities[start : start + _ROWS], labels[start : start + _ROWS]
 
@@ -89,7 +89,7 @@ def full_summary(
     Args:
         log_probabilities: on test images, `(N, C)`.
         labels: of the test images, `(N,)`.
-        validation: on validation images, on which the temperature is fitted.
+        validation: on validation images, for fitting the temperature.
         validation_labels: of the validation images.
     """
     temperature = fit_temperature(validation, validation_labels)
@@ -104,7 +104,7 @@ def full_summary(
 
 
 def class_errors(predicted: Labels, labels: Labels, classes: int) -> list[float]:
-    """The fraction of wrong predictions for each class, in percent; NaN without images."""
+    """The fraction of wrong predictions for each class, in percent; NaN for one without images."""
     images = np.bincount(labels, minlength=classes)
     wrong = np.bincount(labels[predicted != labels], minlength=classes)
     with np.errstate(invalid="ignore"):
@@ -128,14 +128,14 @@ def majority_vote(predicted: Sequence[Labels], mean: Floats) -> Labels:
     votes = np.zeros(mean.shape)
     for member in predicted:
         votes[np.arange(len(member)), member] += 1
-    # Half a probability is less than one, so it never outweighs a vote.
+    # Half a probability is less than 1, so it never outweighs a vote.
     return np.asarray((votes + 0.5 * np.exp(mean)).argmax(axis=1))
 
 
 def agreements(
     student: Labels, ensemble: Labels, teachers: Mapping[str, Labels]
 ) -> dict[str, float | dict[str, float]]:
-    """How often the student predicts the class of the ensemble, and of each teacher, in percent."""
+    """How often the student predicts the same as the ensemble, and each teacher, in percent."""
 
     def agreed(other: Labels) -> float:
         return round(100.0 * float((student == other).mean()), 2)

@@ -1,8 +1,8 @@
-"""Every model's predictions for every test image: small, but enough to compare models."""
+"""Every model's predictions for every test image: a small file, but enough to compare models."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from meal.core.digests import sha256
 from meal.core.errors import UserError
 from meal.core.files import atomic_folder, check_file, read_sealed, write_errors, write_sealed
+from meal.core.paths import SIGNIFICANCE
 from meal.evaluation.metrics import brier_scores
 from meal.metrics import Floats, Labels
 
@@ -23,7 +24,7 @@ STUDENT, BASELINE, ENSEMBLE, FITTED, VOTE = (
 )  # fmt: skip
 TEACHER = "teachers/"  # before a teacher's name
 FIX = "dvc repro evaluate"
-# The arrays of a model in the file, by attribute.
+# The names of a model's arrays in the file, by attribute.
 _ARRAYS = {
     "predicted": "answers",
     "confidence": "confidence",
@@ -34,13 +35,13 @@ _ARRAYS = {
 
 @dataclass(frozen=True)
 class ModelPredictions:
-    """One model's predictions for the test images; each `(N,)`.
+    """One model's predictions for the test images, `(N,)` each.
 
     Attributes:
         predicted: the class with the largest probability.
         confidence: that probability.
         log_likelihood: the log of the probability of the label.
-        brier: the squared distance of the probabilities to the one-hot label.
+        brier: the squared distance between the probabilities and the one-hot label.
     """
 
     predicted: NDArray[np.int32]
@@ -66,7 +67,7 @@ class Predictions:
     Attributes:
         labels: `(N,)`.
         models: by name: `student`, `baseline`, `ensemble`, `ensemble_fitted`, `teachers/NAME`.
-        vote: the classes that the majority of teachers predicts `(N,)`.
+        vote: the classes that most teachers predict `(N,)`.
         card: `classes`, and `images`, a digest of the test images.
     """
 
@@ -88,8 +89,8 @@ class Predictions:
             if name.startswith(TEACHER)
         }
 
-    def save(self, folder: Path) -> None:
-        """Write them atomically."""
+    def save(self, folder: Path, significance: Sequence[Mapping[str, str]] = ()) -> None:
+        """Write them atomically, with the table that compares the student."""
         arrays = {"labels": self.labels.astype(np.int32), "vote": self.vote.astype(np.int32)}
         for name, predictions in self.models.items():
             for attribute, array in _ARRAYS.items():
@@ -100,13 +101,14 @@ class Predictions:
                 save_file(arrays, path)
             card = {**self.card, "models": list(self.models), "sha256": sha256(path)}
             write_sealed(temporary / "predictions.json", card)
+            write_sealed(temporary / SIGNIFICANCE.name, {"rows": list(significance)})
 
     @classmethod
     def load(cls, folder: Path) -> Predictions:
         """Read what `save` wrote.
 
         Raises:
-            UserError: if it is missing, damaged, or of another version.
+            UserError: if it is missing, damaged, or from another version.
         """
         path = folder / "predictions.safetensors"
         card = read_sealed(folder / "predictions.json", FIX)
@@ -121,4 +123,4 @@ class Predictions:
             }
             return cls(arrays["labels"], models, arrays["vote"], card)
         except (KeyError, SafetensorError) as error:
-            raise UserError(f"{path} is of another version ({error}); fix: {FIX}") from None
+            raise UserError(f"{path} is from another version ({error}); fix: {FIX}") from None

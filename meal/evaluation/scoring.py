@@ -1,4 +1,4 @@
-"""All models on the test images, one in memory at a time: their metrics and predictions."""
+"""Metrics and predictions of all models on the test images, with one in memory at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from meal.metrics import Floats, Labels, gains
 
 @dataclass(frozen=True)
 class ModelOutputs:
-    """A model by its name in `Predictions`, and its log-probabilities `(N, C)`."""
+    """A model's name in `Predictions`, and its log-probabilities `(N, C)`."""
 
     name: str
     test: Floats
@@ -38,7 +38,7 @@ class Scores:
     Attributes:
         metrics: `reports/metrics.json` without the costs: shallow, with rounded numbers.
         predictions: of every model.
-        comparisons: of the student with its rivals.
+        comparisons: of the student with each rival.
     """
 
     metrics: dict[str, Any]
@@ -55,11 +55,11 @@ def score_models(
     """Score every model.
 
     Args:
-        outputs: the models, teachers before the ensemble; each is dropped before the next one is
+        outputs: the models, teachers before the ensemble; each is dropped before the next is
             requested.
         labels: of the test images, `(N,)`.
-        validation_labels: of the validation images, on which temperatures are fitted.
-        card: what `Predictions` says about the test images.
+        validation_labels: of the validation images, for fitting temperatures.
+        card: the facts about the test images that `Predictions` holds.
     """
     models: dict[str, ModelPredictions] = {}
     summaries: dict[str, dict[str, float]] = {}

@@ -1,4 +1,4 @@
-"""Is a difference between two models more than the noise of the test images, and of the seeds?"""
+"""Whether a difference between two models exceeds the noise of the test images and the seeds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from meal.metrics import Floats
 CONFIDENCE = 0.95
 NOISE = "inside the noise"
 RESAMPLES = 5_000
-MARGIN = 0.15  # points: below this excess over the ensemble's error, a student is not inferior
+MARGIN = 0.15  # points by which the error of a non-inferior student may exceed the rival's
 _NORMAL = 1.96  # half the width of a 95% interval, in standard errors
 _ENTRIES = 2**24  # drawn at once, to bound memory
 
@@ -36,11 +36,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class McNemar:
-    """The images that only one of two models predicts correctly, and the test on their numbers.
+    """The number of images that only one of two models predicts correctly, and a test on it.
 
     Attributes:
-        first_only, second_only: how many images only the first, or second, predicts correctly.
-        p: of the exact test (McNemar, 1947) that both numbers are equal but for chance.
+        first_only, second_only: the images that only the first, or only the second, predicts
+            correctly.
+        p: of the exact test (McNemar, 1947) that the two numbers differ only by chance.
     """
 
     first_only: int
@@ -53,14 +54,14 @@ def paired_bootstrap(differences: Floats, seed: int = 0) -> Interval:
 
     Args:
         differences: of two models, image by image, `(N,)`; or `(S, N)` for pairs of runs with `S`
-            seeds. Then seeds and images are both resampled, and the spread of the seeds is widened
+            seeds. Then both seeds and images are resampled, and the spread over seeds is widened
             to that of Student's t, because few seeds underestimate it.
-        seed: for the resamples.
+        seed: for the resampling.
     """
     table = np.atleast_2d(np.asarray(differences, dtype=np.float64))
     seeds, images = table.shape
     difference = float(table.mean())
-    least = 0.0  # half the width that the spread of the seeds requires
+    least = 0.0  # half the width that the spread over seeds requires
     if seeds > 1:
         apart = table.mean(axis=1, keepdims=True) - difference
         wider = _t_over_normal(seeds)
@@ -85,13 +86,13 @@ def paired_bootstrap(differences: Floats, seed: int = 0) -> Interval:
 def error_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Interval:
     """The first model's error minus the second's, in points, with its interval.
 
-    It spans the bootstrap's and that of Bonett and Price (2012): if few images distinguish the
-    models, the bootstrap's alone is too narrow. With several seeds, the average number of
-    discordant images is used.
+    The interval spans the bootstrap's and that of Bonett and Price (2012): if few images
+    distinguish the models, the bootstrap's alone is too narrow. With several seeds, it uses the
+    average number of discordant images.
 
     Args:
-        first: whether its predictions are correct, `(N,)` or `(S, N)`.
-        second: the same of the other, for the same images and seeds.
+        first: whether the first model's predictions are correct, `(N,)` or `(S, N)`.
+        second: the same for the second, on the same images and seeds.
     """
     found = paired_bootstrap(100.0 * (second.astype(np.float64) - first.astype(np.float64)))
     count = first.shape[-1] + 2
@@ -116,14 +117,14 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
 
 
 def unpaired_difference(first: Sequence[float], second: Sequence[float], images: int) -> Interval:
-    """The first errors minus the second, in points, if predictions are not available.
+    """The first errors minus the second, in points, for when predictions are not available.
 
     The interval is that of two independent proportions (Agresti and Caffo, 2000); for several pairs
     of runs, the spread of their differences is added, widened to Student's t.
 
     Args:
         first: the error of each run, in percent.
-        second: the same of the runs that they are compared with, pair by pair.
+        second: the errors of the runs that they are compared with, pair by pair.
         images: the number of test images.
     """
     differences = np.subtract(first, second)
@@ -139,7 +140,7 @@ def unpaired_difference(first: Sequence[float], second: Sequence[float], images:
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
-    """The mean of a few values with Student's interval; NaN ends for fewer than two values."""
+    """The mean of a few values with Student's interval, whose ends are NaN below two values."""
     from scipy.stats import ttest_1samp
 
     if len(values) < 2:
@@ -152,19 +153,19 @@ def mean_interval(values: Sequence[float]) -> Interval:
 
 
 def _t_over_normal(count: int) -> float:
-    """How much wider Student's t makes the 95% interval of a mean of `count` values."""
+    """The factor by which Student's t widens the 95% interval of a mean of `count` values."""
     from scipy.stats import t
 
     return float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) / _NORMAL
 
 
 def verdict(interval: Interval, p: float, rival: str) -> str:
-    """What may be claimed about the student against a rival: non-inferiority, then superiority.
+    """What can be claimed about the student against a rival: non-inferiority, then superiority.
 
     Args:
         interval: of the student's error minus the rival's.
-        p: of McNemar's test, without which no superiority or inferiority is claimed.
-        rival: its name.
+        p: of McNemar's test, which any claim of superiority or inferiority needs.
+        rival: the rival's name.
     """
     significant = p < 1 - CONFIDENCE
     if interval.high < 0 and significant:

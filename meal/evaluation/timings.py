@@ -1,4 +1,4 @@
-"""How long a prediction takes, measured outside the pipeline, whose outputs must not vary."""
+"""How long a prediction takes; measured outside the pipeline, whose outputs must not vary."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def measure(
 ) -> dict[str, dict[str, float]]:
     """Median latency for one image and throughput in batches of 128, with random weights.
 
-    Every round calls all models in turn, so that other load on the machine affects all alike. The
+    Every round calls all models in turn, so that other load on the machine affects them alike. The
     ensemble runs its members one after the other.
 
     Returns:
-        By model, `student`, `ensemble` and the teachers' names: `latency_ms`,
-        `images_per_second`, and `latency_ratio`, the latency divided by the student's.
+        For `student`, `ensemble` and each teacher by name: `latency_ms`, `images_per_second`, and
+        `latency_ratio`, the latency divided by the student's.
     """
     members = {name: _ready(spec, device) for name, spec in teachers.items()}
     models = {"student": [_ready(student, device)], "ensemble": list(members.values())}

@@ -1,1 +1,1 @@
-"""DVC's experiments: run a grid of them, read them, compare them. The only importer of DVC."""
+"""DVC experiments: run a grid of them, read them, compare them. Only this package imports DVC."""

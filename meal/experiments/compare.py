@@ -1,4 +1,4 @@
-"""Two revisions or experiments side by side, in Markdown: numbers, and whether they differ."""
+"""Two revisions or experiments side by side, in Markdown, and whether their results differ."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from dvc.repo import Repo
 
 from meal.core.errors import UserError
 from meal.evaluation.comparison import ERROR, compare_models, compare_seeds
 from meal.evaluation.predictions import STUDENT, TEACHER, VOTE, ModelPredictions, Predictions
 from meal.evaluation.significance import CONFIDENCE, NOISE, Interval, unpaired_difference
+from meal.experiments.repository import open_repository
 from meal.experiments.snapshots import Snapshot, params_diff, read_snapshots
 from meal.metrics import Labels
 from meal.report.tables import escape, markdown, results_table
@@ -25,15 +25,15 @@ def compare(first: str, second: str, model: str = STUDENT) -> str:
     """Markdown that compares the second revision with the first.
 
     Args:
-        first, second: a commit, branch, experiment or `workspace`; or several joined by commas:
-            runs with several seeds, paired in order.
-        model: which model is compared.
+        first, second: a commit, branch, experiment or `workspace`; or several joined by commas,
+            for runs with several seeds, paired in order.
+        model: the model to compare.
 
     Raises:
-        UserError: if a revision or the model does not exist, a revision is stale, or the numbers
-            of seeds differ.
+        UserError: if a revision or the model does not exist, a revision is stale, or the two sides
+            have different numbers of runs.
     """
-    with Repo() as repo:
+    with open_repository() as repo:
         before, after = read_snapshots(repo, first), read_snapshots(repo, second)
         if len(before) != len(after):
             raise UserError(
@@ -56,7 +56,7 @@ def compare(first: str, second: str, model: str = STUDENT) -> str:
     parts.append(significance(before, after, model))
     parts.append("## Parameters")
     for number, changed in enumerate(changes, 1):
-        if changed not in changes[: number - 1]:  # pairs should differ in the same parameters
+        if changed not in changes[: number - 1]:  # usually all pairs differ in the same parameters
             title = "" if all(other == changes[0] for other in changes) else f"Pair {number}:\n\n"
             parts.append(title + changes_table(changed))
     return "\n\n".join(parts)
@@ -174,11 +174,11 @@ def _disagreements(
     names: Sequence[str],
     models: tuple[ModelPredictions, ModelPredictions],
 ) -> str:
-    """Of the images predicted differently, those whose label changed most in likelihood."""
+    """The images predicted differently whose labels changed most in likelihood."""
     first, second = models
     rows = np.flatnonzero(first.predicted != second.predicted)
     if not len(rows):
-        return "None: all predictions are the same."
+        return "None: all predictions agree."
     moved = np.abs(second.log_likelihood[rows] - first.log_likelihood[rows])
     rows = rows[np.argsort(-moved, kind="stable")][:_SHOWN_IMAGES]
     table = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 from dataclasses import replace
 
-from dvc.repo import Repo
 from dvc.repo.experiments.utils import exp_refs
 from dvc.scm import RevError, SCMError, resolve_rev
 
@@ -14,23 +13,24 @@ from meal.core.paths import FIGURES
 from meal.evaluation.comparison import claims
 from meal.evaluation.predictions import STUDENT
 from meal.experiments.compare import changes_table, significance
+from meal.experiments.repository import open_repository
 from meal.experiments.snapshots import WORKSPACE, metrics_diff, params_diff, read_snapshot
 from meal.report.tables import escape, results_table
 
-_SHOWN = ("error_cost", "training", "reliability")  # pictures; the page has all
+_SHOWN = ("error_cost", "training", "reliability")  # the page has all pictures
 
 
 def review(base: str, pictures: str = ".") -> str:
     """Markdown that compares the workspace with where it branched off `base`.
 
     Args:
-        base: the branch or commit that the change is meant for.
-        pictures: an address to prepend to the paths of pictures.
+        base: the branch or commit that the change targets.
+        pictures: a URL to prepend to the paths of pictures.
 
     Raises:
-        UserError: if there is no such branch or commit, or one of the two has no metrics.
+        UserError: if there is no such branch or commit, or the workspace has no metrics.
     """
-    with Repo() as repo:
+    with open_repository() as repo:
         try:
             start = resolve_rev(repo.scm, base) if base else ""
         except (RevError, SCMError):
@@ -69,7 +69,7 @@ def review(base: str, pictures: str = ".") -> str:
 
 
 def _merge_base(revision: str) -> str:
-    """Where the current branch left a revision, whose later commits are not part of the change."""
+    """The commit where the current branch left a revision: later ones are not in the change."""
     command = ("git", "merge-base", "HEAD", revision)
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     return found.stdout.strip() or revision

@@ -7,35 +7,37 @@ from typing import Any
 
 import pandas as pd
 from dvc.exceptions import DvcException
-from dvc.repo import Repo
 from dvc.scm import SCMError
 
 from meal.core.errors import UserError
 from meal.core.paths import METRICS, PARAMS, STUDENT
+from meal.experiments.repository import open_repository
 
 TEST = str(METRICS)
 
 
 def read_runs(revisions: Sequence[str], file: str, score: str) -> pd.DataFrame:
-    """The experiments derived from commits.
+    """The experiments that start from given commits.
 
-    The scores of the commits themselves are excluded: they may be stale, or use other threads.
+    The scores of the commits themselves are excluded: they may be stale, or from a run with a
+    different number of threads.
 
     Args:
         revisions: the commits; HEAD if empty.
         file: the metrics file.
-        score: the metric in it, with its keys joined by dots, such as `student.top1_error`.
+        score: the metric in that file, with its keys joined by dots, such as `student.top1_error`.
 
     Returns:
         A column for each parameter, with lists as text, and `score`. Experiments with equal
-        parameters and scores are one row.
+        parameters and scores share one row.
 
     Raises:
         UserError: if no experiment has that score.
     """
     rows = []
+    repo = open_repository()
     try:
-        commits = Repo().experiments.show(revs=list(revisions) or None)
+        commits = repo.experiments.show(revs=list(revisions) or None)
     except (DvcException, SCMError) as error:
         raise UserError(f"{' '.join(revisions)}: {error}") from None
     for commit in commits:

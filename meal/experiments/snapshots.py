@@ -26,7 +26,7 @@ LOCK = "dvc.lock"
 WORKSPACE = "workspace"
 _MODELS = {"student", "baseline", "ensemble", "ensemble_fitted", "vote"}
 _RUNTIME = "runtime"  # the key of params.yaml that changes no result
-_REPORT = "report"  # the stage that computes no number
+_REPORT = "report"  # the stage that computes no numbers
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Snapshot:
         metrics: `reports/metrics.json`.
         images: the number of test images.
         stale: why the metrics are stale; empty if they are not.
-        predictions: of every model; None if they are missing or are those of another run.
+        predictions: of every model; None if they are missing or from another run.
     """
 
     name: str
@@ -64,9 +64,9 @@ def read_snapshot(repo: Repo, name: str) -> Snapshot:
         revision = ""
     if not revision:
         raise UserError(
-            f"{name!r}: no commit, branch or experiment of that name; see: dvc exp list"
+            f"{name!r}: no commit, branch or experiment has that name; see: dvc exp list"
         )
-    # With today's remotes: the revision may be older than they are.
+    # Use the current remotes: the revision may predate them.
     remotes = {key: repo.config[key] for key in ("core", "remote")}
     files = DVCFileSystem(repo.root_dir, rev=revision, config=remotes)
     try:
@@ -86,7 +86,7 @@ def _snapshot(
     Args:
         name, revision: as in `Snapshot`.
         read: from the path of a file to its text.
-        predictions: returns its predictions; None if they are missing.
+        predictions: returns the predictions, or None if they are missing.
     """
     found = {file: _read(read, file, name) for file in (*FILES, LOCK)}
     metrics = found[str(METRICS)]
@@ -104,9 +104,7 @@ def _read(read: Callable[[str], str], file: str, name: str) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError, DvcException):
         content = None
     if not isinstance(content, dict):
-        raise UserError(
-            f"{name} has no {file}: it is older than that file, or its run did not finish"
-        )
+        raise UserError(f"{name} has no {file}: it predates that file, or its run did not finish")
     return content
 
 
@@ -133,7 +131,7 @@ def _stale(name: str, files: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _deciding(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters without those that change no result."""
+    """The parameters that can change results."""
     return {key: value for key, value in params.items() if key != _RUNTIME}
 
 
@@ -147,7 +145,7 @@ def _fetched(files: DVCFileSystem) -> Predictions | None:
     try:
         files.get(str(PREDICTIONS), str(folder / "predictions"), recursive=True)
         return Predictions.load(folder / "predictions")
-    except Exception:  # each kind of remote fails in its own way, for example without its library
+    except Exception:  # each kind of remote raises its own, for example if its library is missing
         return None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -171,7 +169,7 @@ def params_diff(repo: Repo, first: str | None, second: str | None) -> dict[str, 
 
 
 def metrics_diff(repo: Repo, first: str | None, second: str | None) -> dict[str, tuple[Any, Any]]:
-    """The tracked numbers that differ, with both values."""
+    """The tracked metrics that differ, with both values."""
     found = _diff(repo.metrics.diff(first or WORKSPACE, second or WORKSPACE))
     return {key: pair for key, pair in found.items() if any(map(_is_number, pair))}
 
@@ -193,9 +191,9 @@ def read_snapshots(repo: Repo, names: str) -> Sequence[Snapshot]:
     """The snapshots of `NAME,NAME,...`: runs with different seeds.
 
     Raises:
-        UserError: as `read_snapshot`, or if a run is named twice.
+        UserError: as in `read_snapshot`, or if a run is named twice.
     """
     found = [read_snapshot(repo, name.strip()) for name in names.split(",")]
     if len({snapshot.revision for snapshot in found}) < len(found):
-        raise UserError(f"{names}: a run is named twice; one run per seed is expected")
+        raise UserError(f"{names}: a run is named twice; name one run per seed")
     return found

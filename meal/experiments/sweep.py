@@ -1,8 +1,8 @@
 """A grid of experiments, checked, queued and run by DVC.
 
-The grid is written as for DVC and Hydra: `distill.adversarial=off,minimax` gives two values. Every
-combination is checked before the first one runs. One that has finished is not run again, so an
-interrupted sweep resumes where it stopped.
+The grid is written in the syntax of DVC and Hydra: `distill.adversarial=off,minimax` gives two
+values. Every combination is checked before the first one runs. Finished ones are not run again, so
+an interrupted sweep resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from meal.configure.checks import checked_slices, weights_files
 from meal.configure.schema import load_params
 from meal.core.digests import code_digest, fingerprint
 from meal.core.errors import UserError
+from meal.experiments.repository import open_repository
 
 POLL_SECONDS = 3
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One combination: its `-S` flags, and a name derived from its parameters."""
+    """One combination: its `-S` overrides, and a name derived from its parameters."""
 
     name: str
     overrides: tuple[str, ...]
@@ -46,11 +47,11 @@ def plan(overrides: Sequence[str], params: Path) -> list[Trial]:
         params: the params file that they change.
 
     Raises:
-        UserError: if a combination is not a valid params file; the line names the key.
+        UserError: if a combination does not give valid parameters; the message names the key.
     """
     try:
         sweeps = get_hydra_sweeps({str(params): list(overrides)})
-    except Exception as error:  # Hydra's parser has many
+    except Exception as error:  # Hydra's parser raises many kinds
         reason = " ".join(str(error).split())
         raise UserError(f"-S {' '.join(overrides)}: {reason}") from None
     grid = [tuple(sweep[str(params)]) for sweep in sweeps]
@@ -62,7 +63,7 @@ def plan(overrides: Sequence[str], params: Path) -> list[Trial]:
 
 def run(trials: Sequence[Trial], target: str, jobs: int) -> list[str]:
     """Run the missing trials, `jobs` at a time; return the names of those that failed."""
-    repo = Repo()
+    repo = open_repository()
     queue = repo.experiments.celery_queue
     there = set(finished(repo))
     missing = [trial for trial in trials if trial.name not in there]
@@ -72,7 +73,7 @@ def run(trials: Sequence[Trial], target: str, jobs: int) -> list[str]:
             flags = [part for flag in trial.overrides for part in ("-S", flag)]
             if dvc(["exp", "run", "--quiet", "--queue", "--name", trial.name, *flags, target]):
                 raise UserError(f"{trial.name}: DVC could not queue it; see its message above")
-    # Two processes with one thread each are faster than one with two.
+    # Share the cores: two processes with one thread each are faster than one with two.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     queue.start_workers(count=jobs)
     wanted = {trial.name for trial in missing}
@@ -96,7 +97,7 @@ def _key(flag: str) -> str:
 
 
 def _trial(overrides: tuple[str, ...], params: Path, varied: set[str], code: str) -> Trial:
-    """Check one combination; its name shows what varies, and has a digest of all parameters."""
+    """Check one combination; name it by what varies, and a digest of parameters and code."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / params.name
         shutil.copyfile(params, copy)
@@ -124,7 +125,7 @@ def _trial(overrides: tuple[str, ...], params: Path, varied: set[str], code: str
 
 
 def _code() -> str:
-    """A digest of the project's code, from which experiments derive their results."""
+    """A code digest of the whole project: a change to the code makes new experiments."""
     root = Path.cwd()
     files = [root / "dvc.yaml"]
     for folder in ("meal", "stages", "networks"):

@@ -1,4 +1,4 @@
-"""Scores of experiments over seeds: mean, std, and the paired difference from a reference."""
+"""Scores of experiments over seeds: mean, std, and paired difference from a reference."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from meal.evaluation.significance import mean_interval
 
 
 def select(runs: pd.DataFrame, where: Mapping[str, str]) -> pd.DataFrame:
-    """The rows whose parameters have the values in `where`, written as in YAML.
+    """The rows whose parameters have the values in `where`, which are written as in YAML.
 
     Raises:
         UserError: if a key is not a parameter, or no row is left.
@@ -29,13 +29,13 @@ def summarise(runs: pd.DataFrame, reference: Mapping[str, str]) -> pd.DataFrame:
 
     Args:
         runs: one row per experiment: parameters and `score`.
-        reference: the parameters of what a row is compared with, seed by seed; its other
-            parameters are the row's own.
+        reference: parameters of the experiments that each row is compared with, seed by seed; the
+            others are the row's own.
 
     Returns:
-        The parameters that vary, `seeds` (how many), `mean` and `std` of the score; and with a
-        reference `difference` (mean over the seeds that both have), `low` and `high`, the ends of
-        its 95% interval (Student's t; empty for fewer than two seeds), and `reading`.
+        The parameters that vary, `seeds` (their number), `mean` and `std` of the score; with a
+        reference, also `difference` (the mean over the seeds that both have), `low` and `high`, the
+        ends of its 95% interval (Student's t; empty for fewer than two seeds), and `reading`.
 
     Raises:
         UserError: if no experiment has the values of `reference`.
@@ -95,7 +95,7 @@ def _paired(differences: list[float]) -> dict[str, object]:
 
 
 def _found(runs: pd.DataFrame, key: str, text: str) -> str:
-    """The value of a parameter that `text` stands for; `off` is a word, not a truth value."""
+    """The value of a parameter that `text` stands for; `off` may be a word or a boolean."""
     values = runs[key].astype(str).unique()
     try:
         meant = {text, str(yaml.safe_load(text))}

@@ -1,4 +1,4 @@
-"""Converts the view that all networks share into the input that one network expects."""
+"""Conversion of the view that all networks share into the input that one network expects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class InputAdapter(nn.Module):
-    """Changes normalisation, size and number of channels: `(N, C, H, W)` to the same."""
+    """Changes normalisation, size and number of channels of images `(N, C, H, W)`."""
 
     scale: Tensor
     shift: Tensor
@@ -25,12 +25,12 @@ class InputAdapter(nn.Module):
             for values in (inputs.mean, inputs.std, inputs.data_mean, inputs.data_std)
         )
         scale, shift = data_std / std, (data_mean - mean) / std
-        # Constants of the specification, not state: no weights file holds them.
+        # Constants from the specification, not state: they are in no weights file.
         self.register_buffer("scale", scale.float().view(1, -1, 1, 1), persistent=False)
         self.register_buffer("shift", shift.float().view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images as the pipeline normalises them, to the network's own input."""
+        """Images as the pipeline normalises them to the network's own input."""
         images = images * self.scale + self.shift  # one channel is broadcast to three
         if images.shape[-1] != self._size:
             images = nn.functional.interpolate(

@@ -1,6 +1,6 @@
-"""The names of architectures: which exist, and what may be asked of them.
+"""The names of architectures: which exist, and which parameters they support.
 
-Libraries are imported when one of their networks is named: `configure` often needs none.
+A library is imported only when one of its networks is named: `configure` often needs none.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from meal.models.settings import Network
 from meal.models.zoo import ZOO
 
 TIMM, TORCHVISION = "timm/", "torchvision/"  # prefixes of their names
+_LONGEST = 200  # characters of a module name: file systems allow no more than 255
 OWN = "networks"  # the package of the user's own networks
-FORMS = f"a name of the zoo, timm/NAME, torchvision/NAME, or {OWN}.MODULE:FUNCTION"
+FORMS = f"timm/NAME, torchvision/NAME, or {OWN}.MODULE:FUNCTION"
 
 
 def check(network: Network) -> None:
-    """Check that an architecture exists and allows what is asked of it.
+    """Check that an architecture exists and supports the parameters of a network.
 
     Raises:
-        UserError: one line that begins with the key below the network's own.
+        UserError: with one line that begins with the key below `networks.NAME`.
     """
     arch = network.arch
     if arch.startswith(TIMM):
@@ -40,11 +41,11 @@ def check(network: Network) -> None:
     elif ":" in arch:
         own_function(arch)
     elif arch not in ZOO:
-        raise UserError(f"arch={arch!r}: unknown; allowed: {', '.join(sorted(ZOO))}, or {FORMS}")
+        raise UserError(f"arch={arch!r}: unknown; allowed: {', '.join(sorted(ZOO))}, {FORMS}")
     if network.width != 1 and not (arch in ZOO and ZOO[arch].scales):
         scaling = ", ".join(name for name, entry in ZOO.items() if entry.scales)
         raise UserError(
-            f"width={network.width:g}: {arch} has width 1 only; "
+            f"width={network.width:g}: {arch} supports only width 1; "
             f"architectures with other widths: {scaling}"
         )
     if network.weights == "pretrained" and not arch.startswith((TIMM, TORCHVISION)):
@@ -53,7 +54,7 @@ def check(network: Network) -> None:
             "or null; timm/NAME and torchvision/NAME have pretrained weights"
         )
     if network.options and arch in ZOO:
-        raise UserError(f"options={network.options}: networks of the zoo take none")
+        raise UserError(f"options={network.options}: networks in the zoo take none")
 
 
 def _check_name(arch: str, known: bool, names: Any) -> None:
@@ -66,8 +67,8 @@ def own_function(arch: str) -> Any:
     """The function that `networks.MODULE:FUNCTION` names.
 
     Raises:
-        UserError: if it is outside the package `networks`, which is never imported then, or
-            cannot be imported.
+        UserError: if its module is outside the package `networks` (it is then never imported),
+            or cannot be imported.
     """
     _own_file(arch)
     module, _, name = arch.partition(":")
@@ -81,7 +82,7 @@ def own_function(arch: str) -> Any:
 
 
 def own_digest(arch: str) -> str | None:
-    """A digest of the user's own code: of all modules of `networks`; None for other networks.
+    """A code digest of all modules in `networks` if the network is the user's own, else None.
 
     It is in the slices, so a change to that code retrains the networks that use it.
     """
@@ -96,20 +97,21 @@ def _own_file(arch: str) -> Path:
     """The file of the module that `arch` names, below the project's folder `networks`."""
     module = arch.partition(":")[0]
     parts = module.split(".")
-    if parts[0] != OWN or not all(part.isidentifier() for part in parts):
+    named = parts[0] == OWN and len(parts) > 1 and all(part.isidentifier() for part in parts)
+    if not named or len(module) > _LONGEST:
         raise UserError(
-            f"arch={arch!r}: networks of your own belong in the folder {OWN}/, where changes to "
-            f"them are noticed; allowed: {FORMS}"
+            f"arch={arch!r}: your own networks belong in the folder {OWN}/, where changes to them "
+            f"are noticed; allowed: {FORMS}"
         )
     folder = Path(*parts)
     for file in (folder.with_suffix(".py"), folder / "__init__.py"):
-        if len(parts) > 1 and file.is_file():
+        if file.is_file():
             return file
     raise UserError(f"arch={arch!r}: there is no file {folder.with_suffix('.py')}")
 
 
 def describe(error: Exception) -> str:
-    """An error of foreign code in one line, with its place."""
+    """An error from foreign code in one line, with file and line number."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{place}"

@@ -3,7 +3,7 @@
 The *levels* of a network are its last feature maps at each distinct spatial size of 4x4 or more,
 found by running it on one image. If all maps have the same size, as in transformers, each is a
 level. With `L` levels, block `k` of `B` is level `ceil(k * L / B)`; if blocks share a level, only
-the last of them is kept. The rule depends on one network only, so cached blocks of a teacher never
+the last of them is kept. The rule looks at one network only, so a teacher's cached blocks never
 depend on the student.
 
 Alignment: `spatial` (MEAL, section 3.2) is the mean over channels, pooled to 4x4; `projected` is
@@ -39,9 +39,9 @@ def assign_blocks(levels: int, blocks: int) -> dict[int, int]:
 
 def align(features: Tensor) -> Tensor:
     """Mean over channels, then 4x4 adaptive average pooling: `(N, C, H, W)` to `(N, 16)`."""
-    # sum, not mean: its gradient is a broadcast view, that of mean a full-size tensor.
+    # sum, not mean: its gradient is a broadcast view, while that of mean is a full-size tensor.
     plane = features.float().sum(dim=1) / features.shape[1]
-    if features.device.type == "cpu":  # per image, so the same bits in any batch
+    if features.device.type == "cpu":  # works per image, so any batch gives the same bits
         return nn.functional.adaptive_avg_pool2d(plane, GRID).flatten(1)
     return pool_deterministic(plane).flatten(1)
 
@@ -82,14 +82,14 @@ def as_map(features: Tensor) -> Tensor:
         raise UserError(f"shape {tuple(features.shape)} is neither a feature map nor tokens")
     extra = features.shape[1] - side * side
     if extra > 1:
-        raise UserError(f"{features.shape[1]} tokens are neither a square nor a square and one")
+        raise UserError(f"{features.shape[1]} tokens are neither a square nor a square plus one")
     return features[:, extra:].transpose(1, 2).unflatten(2, (side, side))
 
 
 def pool_deterministic(plane: Tensor) -> Tensor:
     """4x4 adaptive average pooling of `(N, H, W)` as two weighted sums.
 
-    On CUDA the gradient of adaptive pooling is summed in varying order; this one is not.
+    On CUDA, the gradient of adaptive pooling is summed in varying order; this one is not.
     """
     height, width = plane.shape[1:]
     rows = _pooling_weights(height, plane.device, plane.dtype)
@@ -101,7 +101,7 @@ def pool_deterministic(plane: Tensor) -> Tensor:
 @functools.cache
 def _pooling_weights(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Weights `(4, size)` that average over the windows of adaptive pooling."""
-    with torch.inference_mode(False):  # cached for training too
+    with torch.inference_mode(False):  # the cached tensor also serves training
         weights = torch.zeros(GRID, size)
         for cell in range(GRID):
             start, stop = cell * size // GRID, -(-(cell + 1) * size // GRID)
@@ -114,8 +114,8 @@ class BlockNetwork(nn.Module):
 
     Attributes:
         network: the plain network, whose state is trained and saved.
-        block_levels: for each block the network has, the index of its feature map.
-        block_sizes: for each block, its number of aligned values.
+        block_levels: for each block that the network has, the index of its feature map.
+        block_sizes: for each block, the number of its aligned values.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class BlockNetwork(nn.Module):
             network: any network.
             taps: names of the sub-modules whose outputs are feature maps, in forward order; if
                 empty, the maps come from timm's `forward_intermediates` or from a search.
-            blocks: into how many blocks the network is divided.
+            blocks: the number of blocks that the network is divided into.
             shape: channels, height and width of its input.
             alignment: how a map becomes values.
 
@@ -168,7 +168,7 @@ class BlockNetwork(nn.Module):
     def _features(
         self, images: Tensor, indices: list[int] | None
     ) -> tuple[Tensor, dict[int, Tensor]]:
-        """Logits, and the feature maps of `indices`, or all of them."""
+        """Logits, and the feature maps at `indices`, or all of them for None."""
         network: Any = self.network
         if indices == []:
             logits = network(images)
@@ -178,7 +178,7 @@ class BlockNetwork(nn.Module):
             logits = network(images)
             wanted = sorted(self._captured) if indices is None else indices
             maps = {index: as_map(self._captured[index]) for index in wanted}
-            self._captured.clear()  # else the maps of a step stay in memory until the next
+            self._captured.clear()  # else a step's maps stay in memory until the next step
             return logits, maps
         if isinstance(network, Adapted):
             images, network = network.adapter(images), network.inner
@@ -216,8 +216,9 @@ def _submodule(network: nn.Module, name: str) -> nn.Module:
 def _find_taps(network: nn.Module, inner: nn.Module, image: Tensor) -> list[str]:
     """The sub-modules whose outputs are the network's feature maps, in forward order.
 
-    For each size, the last of the least nested modules: more deeply nested ones are branches inside
-    the following stage. For a network of tokens, its layers: the siblings that return tokens.
+    For each size, this is the last of the least nested modules: more deeply nested ones are
+    branches inside the following stage. For a network of tokens, it is the layers: the siblings
+    that return tokens.
     """
     maps: dict[tuple[int, ...], tuple[int, str]] = {}  # by size: depth and name
     layers: dict[str, list[str]] = {}  # by parent: children that return a square of tokens

@@ -1,15 +1,15 @@
-"""Weight files: our own folders of weights and specification, and files from elsewhere.
+"""Weights: our own folders of weights and specification, and weights files from elsewhere.
 
 A weights folder holds `weights.safetensors` and `network.json`, enough to rebuild the network.
-Files are read as data: safetensors, or PyTorch's own format without the code it may carry.
+Files are read as data: safetensors, or PyTorch's own format without any code in it.
 """
 
 from __future__ import annotations
 
 import pickle
-import urllib.error
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from meal.models.spec import NetworkSpec
 FIX = "dvc repro"
 STATE_KEYS = ("net", "state_dict", "model")  # where other trainers nest the state
 _MOST_LISTED = 5
+_MOST_NESTED = 3
 
 
 def save(folder: Path, spec: NetworkSpec, state: Mapping[str, Tensor]) -> None:
@@ -64,14 +65,17 @@ def load(folder: Path) -> Loaded:
     card = read_sealed(folder / "network.json", FIX)
     check_file(path, card.get("sha256"), FIX)
     try:
-        spec = NetworkSpec.read(card)
-        network = build(spec)
-        network.load_state_dict(load_file(path))
-    except (TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
+        spec, state = NetworkSpec.read(card), load_file(path)
+    except (TypeError, KeyError, SafetensorError) as error:
         raise UserError(
-            f"{folder} does not hold a network of this version: {reason}; fix: {FIX}"
+            f"{folder} does not hold a network of this version ({type(error).__name__}: {error}); "
+            f"fix: {FIX}"
         ) from None
+    network = build(spec)
+    try:
+        load_state(network, state, str(folder))
+    except UserError as error:
+        raise UserError(f"{error}; fix: {FIX}") from None
     return Loaded(spec, network.eval())
 
 
@@ -79,12 +83,12 @@ def load_foreign(network: nn.Module, weights: WeightsFile, key: str) -> None:
     """Load weights from elsewhere into `network`.
 
     Args:
-        network: all of whose state the file must hold.
-        weights: a file or an address, with its SHA-256.
+        network: its whole state must be in the file.
+        weights: a file or a URL, with its SHA-256.
         key: the key in params.yaml, for messages.
 
     Raises:
-        UserError: if the file is not available, is not the one that is meant, or does not fit.
+        UserError: if the file is not available, has another checksum, or does not fit.
     """
     path = locate(weights, key)
     load_state(network, read_state(path), f"{key}: {path}")
@@ -101,12 +105,12 @@ def locate(weights: WeightsFile, key: str) -> Path:
         if not path.is_file():
             downloads.mkdir(parents=True, exist_ok=True)
             print(f"downloading {weights.url} to {path}", flush=True)
-            try:  # atomic: the file gets its name when its checksum is right
+            try:  # atomic: the file gets its name once its checksum is verified
                 torch.hub.download_url_to_file(weights.url, str(path), weights.sha256)
-            except (OSError, RuntimeError, urllib.error.URLError) as error:
+            except (OSError, RuntimeError, ValueError, HTTPException) as error:
                 raise UserError(
                     f"{key}.url={weights.url!r} cannot be downloaded: {error}; download it "
-                    "yourself and give the file"
+                    "yourself and give the file instead"
                 ) from None
     if not path.is_file():
         raise UserError(f"{key}.file={str(path)!r}: no such file")
@@ -119,11 +123,11 @@ def locate(weights: WeightsFile, key: str) -> Path:
 def read_state(path: Path) -> dict[str, Tensor]:
     """The state of a network in a `.safetensors`, `.pt`, `.pth` or `.t7` file.
 
-    A state nested under `net`, `state_dict` or `model` is found, and the prefix `module.` that
+    A state nested under `net`, `state_dict` or `model` is unwrapped, and the prefix `module.` that
     DataParallel adds to every name is removed.
 
     Raises:
-        UserError: if there is none, or the file holds code.
+        UserError: if the file holds no state, or holds code.
     """
     try:
         if path.suffix == ".safetensors":
@@ -132,25 +136,24 @@ def read_state(path: Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "GLOBAL" not in str(error):  # no refused function: not a pickle at all
-            raise UserError(f"{path} is not a file of weights") from None
+            raise UserError(f"{path} is not a weights file") from None
         raise UserError(
             f"{path} holds more than weights: loading it would run code, so it was not read; ask "
-            "its owner to save the state_dict, best as safetensors"
+            "its owner for the state_dict alone, preferably as safetensors"
         ) from None
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, SafetensorError) as error:
+    except Exception as error:  # foreign bytes fail in any way
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is not a file of weights: {reason}") from None
-    while isinstance(state, Mapping):
-        inside = [state[key] for key in STATE_KEYS if isinstance(state.get(key), Mapping)]
-        if not inside:
-            break
-        state = inside[0]
+        raise UserError(f"{path} is not a weights file: {reason}") from None
+    for _ in range(_MOST_NESTED):
+        if isinstance(state, Mapping):
+            inside = [state[key] for key in STATE_KEYS if isinstance(state.get(key), Mapping)]
+            state = inside[0] if inside else state
     tensors = isinstance(state, Mapping) and all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
     )
     if not tensors or not state:
         raise UserError(
-            f"{path} holds no state of a network, neither at the top level nor under "
+            f"{path} holds no network state, neither at the top level nor under "
             f"{', '.join(STATE_KEYS)}"
         )
     while all(name.startswith("module.") for name in state):
@@ -159,15 +162,15 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Load `state` into `network`; their names and shapes must match exactly.
+    """Load `state` into `network`; names and shapes must match exactly.
 
     Raises:
-        UserError: listing what is missing, unexpected or of another shape.
+        UserError: listing what is missing, unexpected or has another shape.
     """
     if isinstance(network, Adapted) and not any(name.startswith("inner.") for name in state):
         network = network.inner  # saved elsewhere, without our adapter around it
     own = network.state_dict()
-    # A counter that older PyTorch did not save; it is unused if the momentum is set.
+    # Older versions of PyTorch did not save this counter; it is unused if momentum is set.
     wanted = {name for name in own if not name.endswith("num_batches_tracked")}
     found = {name for name in state if not name.endswith("num_batches_tracked")}
     faults = {

@@ -1,4 +1,4 @@
-"""From a specification to a module: the only place where networks are built."""
+"""From a specification to a module: the only module that builds networks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def build(spec: NetworkSpec, seed: int = 0) -> nn.Module:
     """Build a network with random weights drawn from `seed`; the global generator is untouched.
 
     Raises:
-        UserError: if code outside the zoo fails, or builds something else.
+        UserError: if code outside the zoo fails, or does not return a module.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -44,10 +44,10 @@ def with_blocks(
 
 
 def check_structure(spec: NetworkSpec) -> None:
-    """Check that a network takes its images and returns logits, in both modes.
+    """Check that a network accepts its images and returns logits, in eval and training mode.
 
-    Called once before a network is trained or its weights are loaded; networks of the zoo are
-    known to pass.
+    Call this before training a network or loading its weights; networks in the zoo are known to
+    pass.
 
     Raises:
         UserError: if it does not, or `spec.blocks` names a sub-module that does not exist.
@@ -67,14 +67,14 @@ def _build(spec: NetworkSpec) -> nn.Module:
         return ZOO[spec.arch].build(channels, spec.classes, spec.width, size)
     try:
         network = _build_foreign(spec, channels, size)
-    except Exception as error:  # foreign code may raise anything
+    except Exception as error:  # code outside the zoo may raise anything
         raise UserError(
             f"{spec.arch} cannot be built with options {dict(spec.options)}: {describe(error)}"
         ) from None
     if not isinstance(network, nn.Module):
         raise UserError(f"{spec.arch} returns {type(network).__name__}, not a torch.nn.Module")
-    if any(is_lazy(parameter) for parameter in network.parameters()):
-        _run(network.eval(), spec, "eval")  # lazy layers get their shapes from the first images
+    if any(map(is_lazy, (*network.parameters(), *network.buffers()))):
+        _run(network.eval(), spec, "eval")  # lazy layers take their shapes from the first images
     return network.train()
 
 
@@ -98,13 +98,13 @@ def _build_foreign(spec: NetworkSpec, channels: int, size: int) -> object:
 
 @torch.no_grad()
 def _run(network: nn.Module, spec: NetworkSpec, mode: str) -> object:
-    """What a network returns for two images; UserError if it fails."""
+    """The output of a network for two images; raise UserError if it fails."""
     channels, size, _ = spec.inner_shape
     try:
         return network(torch.zeros(2, channels, size, size))
-    except Exception as error:  # foreign code may raise anything
+    except Exception as error:  # code outside the zoo may raise anything
         raise UserError(
-            f"{spec.arch} does not take images of {size}x{size} pixels, {channels} channel(s), "
+            f"{spec.arch} does not take images of {size}x{size} pixels and {channels} channel(s) "
             f"in {mode} mode: {describe(error)}"
         ) from None
 

@@ -1,6 +1,6 @@
-"""What timm and torchvision publish: weights, with the input and the classes that go with them.
+"""What timm and torchvision publish: weights, and the input and classes that they are for.
 
-The libraries are imported when one of their networks is asked for.
+A library is imported only when one of its networks is requested.
 """
 
 from __future__ import annotations
@@ -26,15 +26,18 @@ def published_input(arch: str) -> PublishedInput:
     """The input that the published weights of an architecture expect.
 
     Raises:
-        UserError: if nothing is published under that name.
+        UserError: if there are no pretrained weights under that name.
     """
     name = arch.partition("/")[2]
     if arch.startswith(TIMM):
         import timm
 
-        card = timm.get_pretrained_cfg(name)
+        try:
+            card = timm.get_pretrained_cfg(name)
+        except RuntimeError:  # no such tag
+            card = None
         if card is None or not card.has_weights:
-            raise UserError(f"{arch} has no pretrained weights; name a tag that has")
+            raise UserError(f"{arch} has no pretrained weights; name a tag that has them")
         return PublishedInput(int(card.input_size[-1]), list(card.mean), list(card.std))
     from torchvision.models import get_model_weights
 
@@ -61,7 +64,7 @@ def published_state(arch: str, size: int, options: Mapping[str, Any]) -> dict[st
 
     Args:
         arch: `timm/NAME` or `torchvision/NAME`.
-        size: side in pixels of the images.
+        size: side length of the images in pixels.
         options: keyword arguments of the builder.
 
     Raises:
@@ -79,16 +82,16 @@ def published_state(arch: str, size: int, options: Mapping[str, Any]) -> dict[st
 
             network = get_model(name, weights="DEFAULT", **options)
     except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"{arch}: its pretrained weights are not available ({reason}); without a network, "
+            f"{arch}: its pretrained weights are not available ({reason}); if you are offline, "
             "give a file and its sha256 as weights"
         ) from None
     return dict(network.state_dict())
 
 
 def size_argument(arch: str, size: int) -> dict[str, int]:
-    """The keyword argument for the size of the images, if a timm model must know it."""
+    """The keyword argument for the size of the images, if a timm model needs it."""
     import timm
 
     card = timm.get_pretrained_cfg(arch.removeprefix(TIMM))

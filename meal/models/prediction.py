@@ -1,4 +1,4 @@
-"""Logits of a network in eval mode for plain images, in batches that keep every bit."""
+"""Logits of a network in eval mode for plain images, in batches that do not change any bit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from meal.data.prepared import Prepared, Split
 from meal.views.pipelines import PlainPipeline
 
-_MOST = {"cpu": 512, "cuda": 8192}  # images; larger batches are no faster
+_MOST = {"cpu": 512, "cuda": 8192}  # images per batch; larger batches are no faster
 _LEAST = 16  # smaller batches may change the last bits of an image's logits
 _FRACTION = 1 / 8  # of the memory, for one batch
 
@@ -22,7 +22,7 @@ _FRACTION = 1 / 8  # of the memory, for one batch
 def batch_size(network: nn.Module, image: Tensor) -> int:
     """The number of images like `image` per batch: the largest power of two that fits in memory.
 
-    It depends on the network, its input and the total memory, not on what is free, so a machine
+    It depends on the network, its input and the total memory, not on free memory, so a machine
     always uses the same batches.
 
     Args:
@@ -44,17 +44,17 @@ def batch_size(network: nn.Module, image: Tensor) -> int:
         memory = torch.cuda.get_device_properties(image.device).total_memory
     else:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    # The input and output of a layer and a shortcut are alive at once, with some workspace.
+    # A layer's input and output and a shortcut are live at the same time, plus some workspace.
     fitting = int(memory * _FRACTION) // (4 * largest)
     most = _MOST.get(image.device.type, _MOST["cpu"])
     return max(_LEAST, min(most, 1 << max(0, fitting.bit_length() - 1)))
 
 
 def spans(count: int, batch_size: int) -> Iterator[tuple[int, int]]:
-    """Spans of equal length that cover `count` items; the last may overlap the one before.
+    """Spans of equal length that cover `count` items; the last may overlap the previous one.
 
-    Small batches use other kernels, which may change the last bits. So the last batch is filled up
-    with images of the one before.
+    Small batches use other kernels, which may change the last bits, so the last batch is filled up
+    with images from the previous one.
     """
     size = min(batch_size, count)
     for start in range(0, count, size):

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from meal.core.fields import Integer, Positive, Seed, Sha256
 from meal.core.settings import Section
 
 
+def _json_only(value: dict[str, Any]) -> dict[str, Any]:
+    """Options are written into slices and specifications as JSON."""
+    try:
+        same = json.loads(json.dumps(value, allow_nan=False)) == value
+    except (TypeError, ValueError, RecursionError):
+        same = False
+    if not same:
+        raise ValueError("expected texts, finite numbers, truth values, null, lists and mappings")
+    return value
+
+
+def _is_https(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port  # raises if it is not a number
+    except ValueError:
+        return False
+    return parts.scheme == "https" and bool(parts.hostname) and port != 0 and " " not in url
+
+
 class WeightsFile(Section):
-    """Existing weights: a file or an https address, always with the SHA-256 of the file."""
+    """Existing weights: a file or an https URL, always with the SHA-256 of the file."""
 
     file: str | None = None
     url: str | None = None
@@ -21,13 +43,13 @@ class WeightsFile(Section):
     def _one_place(self) -> WeightsFile:
         if (self.file is None) == (self.url is None):
             raise ValueError("file: give either a file or a url")
-        if self.url is not None and not self.url.startswith("https://"):
-            raise ValueError(f"url={self.url!r}: an address that begins with https:// is expected")
+        if self.url is not None and not _is_https(self.url):
+            raise ValueError(f"url={self.url!r}: expected an address that begins with https://")
         return self
 
 
 class NetworkInput(Section):
-    """The input that a network was trained on, if it differs from the training split's."""
+    """The input that a network expects, if it differs from the prepared images."""
 
     size: Annotated[Integer, Field(ge=8, le=1024)] | None = None
     mean: list[float] | None = None
@@ -39,23 +61,23 @@ class NetworkInput(Section):
         if len(given) == 1 or any(len(values) not in (1, 3) for values in given):
             raise ValueError("mean: mean and std go together, with one or three numbers each")
         if given and len(given[0]) != len(given[1]):
-            raise ValueError("mean: as many numbers as in std are expected")
+            raise ValueError("mean: expected as many numbers as in std")
         return self
 
 
 class Network(Section):
     """What a name under `networks` stands for.
 
-    `options` are keyword arguments of the builder, `blocks` names the sub-modules whose features
-    are compared, `weights` are loaded into a teacher instead of training it, and `input` is what
-    the network expects to see.
+    `options` are keyword arguments of the builder, `blocks` names the sub-modules whose feature
+    maps are compared, `weights` are loaded into a teacher instead of training it, and `input` is
+    the input that the network expects.
     """
 
     arch: str
     width: Positive = 1.0
     seed: Seed = 0
-    options: dict[str, Any] = {}
-    blocks: list[str] = []
+    options: Annotated[dict[str, Any], AfterValidator(_json_only)] = {}
+    blocks: list[Annotated[str, Field(min_length=1)]] = []
     weights: Literal["pretrained"] | WeightsFile | None = None
     input: NetworkInput | None = None
 

@@ -28,7 +28,7 @@ class _Mix(torch.autograd.Function):
 
 
 def mix(first: Tensor, second: Tensor, training: bool) -> Tensor:
-    """Two branches `(N, C, H, W)` to one: their mean, or in training a random mixture per image."""
+    """Mix two branches `(N, C, H, W)`: their mean, or in training a random mixture per image."""
     if not training:
         return 0.5 * (first + second)
     weights = torch.rand(2, len(first), 1, 1, 1, device=first.device, dtype=first.dtype)
@@ -37,7 +37,7 @@ def mix(first: Tensor, second: Tensor, training: bool) -> Tensor:
 
 
 class _Shortcut(nn.Module):
-    """The shortcut where channels or resolution change: two paths, one shifted by a pixel."""
+    """The shortcut where channels or resolution change: two paths, one shifted by one pixel."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 class ShakeShake(nn.Module):
-    """Three stages of four blocks; `planes` channels in the first, twice as many in each next."""
+    """Three stages of four blocks: `planes` channels in the first, doubled in each later one."""
 
     def __init__(self, channels: int, classes: int, planes: int) -> None:
         super().__init__()

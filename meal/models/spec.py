@@ -1,4 +1,4 @@
-"""A network's specification: written beside its weights, enough to rebuild it."""
+"""A network's specification: stored beside its weights, and enough to rebuild it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class InputSpec:
     """The input that a network expects, if it differs from the prepared data.
 
     Attributes:
-        size: side in pixels.
-        channels: 3 where grey images are repeated for a network of colour images.
+        size: side length in pixels.
+        channels: 3 if grey images are repeated for a network that expects colour.
         mean, std: the normalisation that it expects, by channel, for pixels in [0, 1].
         data_mean, data_std: the normalisation that the pipeline has applied.
     """
@@ -36,12 +36,12 @@ class NetworkSpec:
     """The structure of a network.
 
     Attributes:
-        arch: a name of the zoo, `timm/NAME`, `torchvision/NAME`, or `networks.MODULE:FUNCTION`.
+        arch: a name in the zoo, `timm/NAME`, `torchvision/NAME`, or `networks.MODULE:FUNCTION`.
         width: factor on the numbers of channels, for the zoo.
         channels, image_size, classes: of its images and its logits.
         options: keyword arguments of the builder, not for the zoo.
-        blocks: sub-modules whose outputs are feature maps; empty if they are found.
-        inputs: the input it expects, if it differs from the images.
+        blocks: sub-modules whose outputs are feature maps; if empty, they are searched for.
+        inputs: the input that it expects, if it differs from its images.
         source: a digest of the user's own code that builds it.
     """
 
@@ -57,7 +57,7 @@ class NetworkSpec:
 
     @classmethod
     def read(cls, card: Mapping[str, Any]) -> NetworkSpec:
-        """The specification that `asdict` turned into JSON."""
+        """Read a specification from the JSON that `asdict` gave."""
         inputs = card["inputs"] and {name: _tuple(value) for name, value in card["inputs"].items()}
         return cls(
             **{name: card[name] for name in ("arch", "width", "channels", "image_size", "classes")},
@@ -74,7 +74,7 @@ class NetworkSpec:
 
     @property
     def inner_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of what the network itself sees."""
+        """Channels, height and width of the network's own input, behind the adapter."""
         if self.inputs is None:
             return self.shape
         return self.inputs.channels, self.inputs.size, self.inputs.size

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-_LANES = 16  # channels in an AVX-512 register
+_LANES = 16  # float32 channels in an AVX-512 register
 
 
 class _Subsample:
-    """A hook that passes only every n-th row and column to a module."""
+    """A hook that gives a module only every n-th row and column of its input."""
 
     def __init__(self, stride: tuple[int, ...]) -> None:
         self._rows, self._columns = stride
@@ -24,7 +24,7 @@ def subsample_first(network: nn.Module) -> None:
 
     The result is the same. In torch 2.14.1, oneDNN writes out of bounds in the backward pass of
     such convolutions on CPUs with AVX-512 if the channels do not fill its registers, and the
-    process crashes: with 4 channels and odd batch sizes, with 8 channels from 48x48 pixels on.
+    process crashes: with 4 channels and odd batch sizes, and with 8 channels from 48x48 pixels up.
     """
     for module in network.modules():
         if (

@@ -3,13 +3,13 @@
 They are built from timm and torchvision, with a stem of stride 1 in place of ImageNet's. All take
 16 to 64 pixels, 1 or 3 channels, and any number of classes.
 
-At 32x32, 10 classes and width 1, the official implementation of MEAL counts, in G multiply-adds
-and M parameters: vgg19 0.398/20.04, resnet18 0.555/11.17, preact_resnet18 0.555/11.17, densenet
-2.363/10.96, mobilenet 0.0464/3.217, dpn92 2.042/34.23, googlenet 1.522/6.166, resnext29
-1.409/9.129. `python -m meal networks` prints ours; tests check that they are within 5%. The
-published Shake-Shake 26 networks have 2.9 M (2x32d) and 26.2 M (2x96d) parameters.
+At 32x32, 10 classes and width 1, the networks in MEAL's official implementation have, in G
+multiply-adds and M parameters: vgg19 0.398/20.04, resnet18 0.555/11.17, preact_resnet18
+0.555/11.17, densenet 2.363/10.96, mobilenet 0.0464/3.217, dpn92 2.042/34.23, googlenet
+1.522/6.166, resnext29 1.409/9.129. `python -m meal networks` prints ours; tests check that they are
+within 5%. The published Shake-Shake 26 networks have 2.9 M (2x32d) and 26.2 M (2x96d) parameters.
 
-Builders import their library when called: `configure` needs the names only.
+Builders import their library when called: `configure` needs only the names.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Architecture:
 
     Attributes:
         build: called with `(channels, classes, width, image_size)`.
-        scales: whether a width other than 1 is possible.
-        taps: names of the sub-modules that return feature maps, for a network that is not timm's.
+        scales: whether it supports widths other than 1.
+        taps: names of the sub-modules that return feature maps, for a network not built by timm.
     """
 
     build: Callable[[int, int, float, int], nn.Module]
@@ -56,9 +56,9 @@ def _resnet18(channels: int, classes: int, width: float, image_size: int) -> nn.
     from timm.models.resnet import BasicBlock, ResNet
     from torch import nn
 
-    block: Any = BasicBlock  # timm's annotation asks for an instance, its code for the class
+    block: Any = BasicBlock  # timm's annotation wants an instance, but its code the class
     widths = tuple(_scaled(planes, width) for planes in (64, 128, 256, 512))
-    # timm scales only the stem of a "deep" network: ask for one, then replace its convolutions.
+    # timm scales only the stem of a "deep" network: build one, then replace its convolutions.
     network: Any = ResNet(
         block,
         (2, 2, 2, 2),
@@ -124,7 +124,7 @@ def _vgg19(channels: int, classes: int, width: float, image_size: int) -> nn.Mod
         if image_size >> (index + 1):  # omit a pool that would leave no position
             plan.append("M")
     features = _scaled(512, width)
-    # The official network has one linear layer: replace timm's MLP, created as small as possible.
+    # The official network has one linear layer: build timm's MLP minimally, then replace it.
     network: Any = VGG(
         plan, num_classes=classes, in_chans=channels, norm_layer=nn.BatchNorm2d, mlp_ratio=1 / 4096
     )

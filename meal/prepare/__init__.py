@@ -1,1 +1,1 @@
-"""The stage `prepare`: from a dataset's images to the prepared data and their card."""
+"""The stage `prepare`: from a dataset's images to the prepared data and the data card."""

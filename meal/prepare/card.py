@@ -24,7 +24,7 @@ def write_card(data: Prepared, numbers: Path, sheet: Path) -> None:
 
 
 def describe(data: Prepared) -> dict[str, Any]:
-    """Counts, sizes, normalisation and checksum; DVC's tables show the single numbers."""
+    """Counts, sizes, normalisation and checksum; DVC's tables show those that are one number."""
     manifest = data.manifest
     per_class = {
         split: np.bincount(data.labels(split).numpy(), minlength=data.classes).tolist()

@@ -1,4 +1,4 @@
-"""Images that occur in two splits: those that are trained on must not be scored."""
+"""Images that occur in two splits: training images must not be scored."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def digest(content: bytes | memoryview) -> NDArray[np.uint8]:
 
 
 def pixel_digests(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A SHA-256 `(N, 32)` of each of the images `(N, ...)`."""
+    """The SHA-256s `(N, 32)` of images `(N, ...)`."""
     digests = np.empty((len(images), 32), np.uint8)
-    for row, image in enumerate(images):  # only in `prepare`, microseconds each
+    for row, image in enumerate(images):  # only in `prepare`, and microseconds each
         digests[row] = digest(image.tobytes())
     return digests
 

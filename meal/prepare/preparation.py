@@ -38,10 +38,10 @@ class _Found:
 
     Attributes:
         labels: of all images `(N,)`.
-        rows: the images of each split, in rising order.
+        rows: the images of each split, in ascending order.
         arrays: what is written, by file name without `.npy`.
-        digests: a checksum per image `(N, 32)`, of its pixels as prepared.
-        sums: of the values of each image and of their squares, by channel `(N, 2, C)`.
+        digests: a checksum of each image's prepared pixels `(N, 32)`.
+        sums: of each image's values and of their squares, by channel `(N, 2, C)`.
         facts: further entries of the manifest.
     """
 
@@ -72,7 +72,7 @@ def prepare(config: PrepareSlice, folder: Path, workers: int = 0) -> Prepared:
     for pair, count in duplicates.items():
         if count:
             LOGGER.warning("%d %s images: equal images", count, pair.replace("_", " "))
-    # Integers sum exactly, whatever the order of the images.
+    # Integers sum exactly, in any order of the images.
     train = found.sums[found.rows["train"]].sum(axis=0).astype(np.float64)
     mean, square = train / (len(found.rows["train"]) * side**2)
     std = np.sqrt(np.maximum(square - mean**2, 1e-7))
@@ -177,15 +177,14 @@ def _from_files(raw: RawFiles, data: Data, size: int | None, workers: int) -> _F
 
 
 def _fits_in_memory(data: Data, images: int, side: int, ignored: int) -> bool:
-    """Whether the pixels are kept as an array, by `data.store` and their size; print it."""
+    """Decide by `data.store` and size whether the pixels are kept as an array; print the choice."""
     size = images * side**2 * 3
     as_array = data.store == "array" or (data.store == "auto" and size <= MOST_IN_MEMORY)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if as_array and size > memory / 2:
         raise UserError(
-            f"data.store={data.store!r}: {size / 2**30:.0f} GiB of pixels do not fit in "
-            f"{memory / 2**30:.0f} GiB of memory twice; allowed: index, or a smaller "
-            "data.image_size"
+            f"data.store={data.store!r}: {size / 2**30:.0f} GiB of pixels do not fit in half of "
+            f"{memory / 2**30:.0f} GiB of memory; allowed: index, or a smaller data.image_size"
         )
     print(
         f"{images} images of {side}x{side} pixels, {size / 2**20:.0f} MiB: "
@@ -203,7 +202,7 @@ def _split_files(
     data: Data,
     classes: Sequence[str],
 ) -> dict[str, Rows]:
-    """The intact images of each split: those that the dataset defines, and those it lacks."""
+    """The intact images of each split, whether the dataset defines it or it is split off."""
     rows: dict[str, Rows] = {}
     start = 0
     for split, listing in given.items():
@@ -224,7 +223,7 @@ def _split_files(
 
 
 def _own_side(root: Path, paths: Sequence[str]) -> int:
-    """The side at which images are kept if none is configured: that of the first intact one."""
+    """The side length of the images if none is configured: that of the first intact image."""
     for path in paths:
         try:
             width, height = decode(read_image(root / path)).size
@@ -240,7 +239,7 @@ def _own_side(root: Path, paths: Sequence[str]) -> int:
 
 
 def _check_files(found: Scan, size: int | None, skip_broken: bool) -> None:
-    """Raise UserError for broken files, listing all, and for images of different sizes."""
+    """Raise UserError for broken files, listing them all, or for images of different sizes."""
     lines = [f"{found.name(row)}: {reason}" for row, reason in sorted(found.faults.items())]
     if lines and not skip_broken:
         raise UserError(
@@ -259,7 +258,7 @@ def _check_files(found: Scan, size: int | None, skip_broken: bool) -> None:
 
 
 def _sums(images: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Sums `(N, 2, C)` of the values of images `(N, H, W, C)` and of their squares."""
+    """Sums `(N, 2, C)` of the values in images `(N, H, W, C)`, and of their squares."""
     sums = np.empty((len(images), 2, images.shape[3]), np.int64)
     for start in range(0, len(images), 1024):  # bounds memory
         values = images[start : start + 1024].astype(np.int64)

@@ -1,4 +1,4 @@
-"""Reading every image file once: which are intact, what they hold, and their checksums."""
+"""Reading every image file once: which ones are intact, what they hold, and their checksums."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _BATCH = 64  # files per batch of a worker
 
 @dataclass
 class Scan:
-    """What was found in the files, in their order.
+    """The findings for all files, in their order.
 
     Attributes:
         paths: relative to the root, as bytes.
-        pixels: uint8 `(N, side, side, 3)` if they are kept, else no images.
+        pixels: uint8 `(N, side, side, 3)` if they are kept, else `(0, side, side, 3)`.
         digests: SHA-256 `(N, 32)` of the files, broken ones included if they could be read.
         pixel_digests: SHA-256 `(N, 32)` of the prepared images.
         bytes: the sizes of the files.
         sizes: width and height in pixels `(N, 2)`.
-        grey: whether a file holds only grey levels.
+        grey: whether each file holds only grey levels.
         sums: of the prepared image's values and of their squares, by channel `(N, 2, 3)`.
         faults: what is wrong with broken files, by row.
     """
@@ -111,7 +111,7 @@ def scan(root: Path, paths: Sequence[str], side: int, keep: bool, workers: int) 
         paths: the files.
         side: of the prepared images, in pixels.
         keep: whether to keep the pixels.
-        workers: how many processes decode.
+        workers: the number of decoding processes.
     """
     count = len(paths)
     found = Scan(

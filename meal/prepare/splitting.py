@@ -1,4 +1,4 @@
-"""Stratified splits: each part has the same proportions of classes, as nearly as possible."""
+"""Stratified splits: both parts have the same class proportions, as nearly as possible."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def check_classes(split: str, classes: Sequence[str], listed: Rows, left: Rows) 
 def split_by_class(
     labels: Rows, key: str, fraction: float, seed: int, classes: Sequence[str]
 ) -> tuple[Rows, Rows]:
-    """Indices of the images that stay and of those taken, stratified by class, in rising order.
+    """Indices of the images that stay and of those taken, stratified by class, in ascending order.
 
     Args:
         labels: of the images, `(N,)`.
-        key: the key of the fraction below `data`, for errors.
+        key: the key of the fraction below `data`, for messages.
         fraction: of the images to take.
-        seed: decides which are taken.
+        seed: decides which images are taken.
         classes: names by number.
 
     Raises:
-        UserError: if a class has too few images, or the fraction cannot include every class.
+        UserError: if a class has too few images, or too few for every class are on one side.
     """
     from sklearn.model_selection import train_test_split
 
@@ -55,7 +55,7 @@ def split_by_class(
             "images, so they cannot be split; add images, or provide the split as a folder"
         )
     if not fewest <= taken <= len(labels) - fewest:
-        # Rounded inwards, so that the bounds in the message are allowed.
+        # Rounded inwards, so that the bounds in the message are themselves allowed.
         lowest = math.ceil(1000 * fewest / len(labels)) / 1000
         highest = math.floor(1000 * (1 - fewest / len(labels))) / 1000
         raise UserError(

@@ -1,4 +1,4 @@
-"""Where a number comes from: the header of every report of results."""
+"""Where a number comes from: the header of every report on results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def commit() -> str:
 
 
 def machine() -> dict[str, str | int]:
-    """The machine, and the versions of the packages that decide results."""
+    """The machine, and the versions of the packages that affect results."""
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text() if cpuinfo.exists() else ""
     models = [line for line in text.splitlines() if line.startswith("model name")]
@@ -37,7 +37,7 @@ def machine() -> dict[str, str | int]:
 
 
 def header(module: str = "meal") -> str:
-    """Command (`python -m MODULE ...`), commit, machine and versions, as a block of Markdown."""
+    """Command (`python -m MODULE ...`), commit, machine and versions, as a Markdown block."""
     facts = machine()
     versions = ", ".join(f"{name} {facts[name]}" for name in ("python", *VERSIONS))
     command = shlex.join(["python", "-m", module, *sys.argv[1:]])

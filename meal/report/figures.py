@@ -1,4 +1,4 @@
-"""Figures as SVG with text as text and stable bytes, for light and dark mode."""
+"""Figures as SVG, with text as text and stable bytes, for light and dark mode."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib import pyplot as plt
 if TYPE_CHECKING:
     import pandas as pd
 
-_INK = "#0a0b0c"  # placeholder for the text colour until the file is written
+_INK = "#0a0b0c"  # stands for the text colour until the file is written
 _STYLE = (
     "<style>svg{color:#1f2328}@media(prefers-color-scheme:dark){svg{color:#e6edf3}}"
     "text{fill:currentColor}</style>"
@@ -35,7 +35,7 @@ matplotlib.rcParams.update(
     }
 )
 
-# Of medium lightness, visible on white and on black.
+# Medium lightness: visible on both white and black.
 COLOURS = {
     "student": "#e8590c",
     "baseline": "#9a6dd7",
@@ -44,7 +44,7 @@ COLOURS = {
 }
 TEACHER_COLOURS = ("#2f9e62", "#b7791f", "#d6409f", "#7c8a0a", "#64748b", "#a0522d")
 TEACHER_MARKERS = "osDv^P"
-BLACK, WHITE = "#101112", "#fefefe"  # on a colour; pure black would be replaced as the text colour
+BLACK, WHITE = "#101112", "#fefefe"  # for text on a colour, and unlike _INK, which is replaced
 
 
 def save(figure: Any, path: Path) -> None:
@@ -69,7 +69,7 @@ def seeds_figure(table: pd.DataFrame, score: str, path: Path) -> None:
     )
     axis.set_yticks(places, labels)
     axis.invert_yaxis()
-    axis.set_xlabel(f"{score}: mean and standard deviation over seeds")
+    axis.set_xlabel(f"{score}: mean and std over seeds")
     axis.grid(axis="x", alpha=0.3)
     save(figure, path)
 

@@ -41,10 +41,10 @@ def write_page(
     Args:
         page: the HTML file.
         figures: the folder in which each picture becomes `NAME.svg`.
-        heading: what the numbers are for, and a note.
+        heading: the dataset with its test images, and a note.
         metrics: `reports/metrics.json`.
         predictions: of the same run.
-        pictures: in the order of the page.
+        pictures: in the order in which the page shows them.
         significance: the rows that `evaluate` wrote.
         sheet: the contact sheet of the data card.
     """
@@ -76,7 +76,7 @@ def _entry(name: str, title: str, words: str, figures: Path) -> dict[str, str]:
 
 
 def _inline(path: Path) -> str:
-    """A picture as a data URL, which keeps its ids and styles separate."""
+    """A picture as a data URL, which keeps its ids and styles apart from other pictures'."""
     content = base64.b64encode(path.read_bytes()).decode("ascii")
     return f"data:{_TYPES[path.suffix]};base64,{content}"
 
@@ -87,7 +87,7 @@ def _verdicts(metrics: Mapping[str, Any]) -> list[str]:
     percent = 100 * cost["student_macs"] / cost["ensemble_macs"]
     return [
         *claims(metrics),
-        f"The student takes {percent:.0f}% of the ensemble's multiply-adds and agrees with it on "
+        f"The student needs {percent:.0f}% of the ensemble's multiply-adds and agrees with it on "
         f"{agreed:.1f}% of the images.",
         "This is one run with one seed; other seeds change these numbers (python -m meal table).",
     ]
@@ -97,7 +97,7 @@ def _results(metrics: Mapping[str, Any]) -> Table:
     rows = results_rows(metrics)
     note = (
         "ECE over 15 bins; scaled: after temperature scaling, fitted on validation. "
-        "The weights of the fitted ensemble are fitted there, too."
+        "The weights of the fitted ensemble are also fitted there."
     )
     scores = [
         *(metrics[name] for name in (STUDENT, BASELINE, ENSEMBLE, FITTED)),
@@ -105,7 +105,7 @@ def _results(metrics: Mapping[str, Any]) -> Table:
     ]
     if any(entry["temperature"] <= 1.01 * TEMPERATURES[0] for entry in scores):
         note += (
-            f" A temperature of {TEMPERATURES[0]}, its lower bound, means that every validation "
+            f" A temperature at its lower bound of {TEMPERATURES[0]} means that every validation "
             "image is predicted correctly: scaled probabilities are then close to 0 and 1."
         )
     cells = [list(row.values()) for row in rows]
@@ -133,7 +133,7 @@ def _significance(table: Sequence[Mapping[str, str]]) -> Table:
 
 
 def _classes(predictions: Predictions) -> Table:
-    """The classes with the most errors of the student."""
+    """The classes on which the student's error is highest."""
     names = [plain(name) for name in predictions.card["classes"]]
     models = (STUDENT, ENSEMBLE, BASELINE)
     errors = {
@@ -144,7 +144,7 @@ def _classes(predictions: Predictions) -> Table:
     worst = sorted(tested, key=lambda k: -errors[STUDENT][k])[:_WORST_CLASSES]
     rows = [[names[k], *(f"{errors[model][k]:.2f}" for model in models)] for k in worst]
     return {
-        "title": f"Classes, the {len(rows)} with the most errors",
+        "title": f"The {len(rows)} classes with the highest error",
         "columns": ["class", *(f"{model} error (%)" for model in models)],
         "rows": rows,
         "note": "All classes: reports/classes.csv.",

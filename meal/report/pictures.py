@@ -20,13 +20,13 @@ from meal.report.tables import plain
 if TYPE_CHECKING:
     import pandas as pd
 
-_MOST_CLASSES = 20  # of a confusion matrix that can be read
+_MOST_CLASSES = 20  # that fit legibly into a confusion matrix
 _SHOWN_IMAGES = 24
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with the name of its file, a title and a caption."""
+    """A figure with its file name, a title and a caption."""
 
     name: str
     title: str
@@ -37,7 +37,7 @@ class Picture:
 def _class_names(predictions: Predictions, length: int) -> list[str]:
     """Names of the classes for figures, shortened in the middle.
 
-    A `$` would start a formula, and invisible characters may reverse the text beside them.
+    A `$` would start a formula, and invisible characters may reverse the text around them.
     """
     names = []
     for name in predictions.card["classes"]:
@@ -84,7 +84,7 @@ def error_against_cost(metrics: Mapping[str, Any]) -> Picture:
     figure, axis = plt.subplots(figsize=(6, 3.4))
     for place, model in enumerate(models):
         colour, marker = looks[model]
-        # Several may coincide: those drawn first are larger and remain visible.
+        # Markers may coincide: those drawn first are larger, so they stay visible.
         size = 240 if model == STUDENT else 60 + 40 * (len(models) - place) / len(models)
         axis.scatter(
             macs[model] / 1e6, errors[model], s=size, marker=marker, color=colour, zorder=3,
@@ -108,7 +108,7 @@ def error_against_cost(metrics: Mapping[str, Any]) -> Picture:
 
 
 def training_curves(curves: Mapping[str, pd.DataFrame]) -> Picture:
-    """Losses and discriminator accuracy of the student, and the validation error of all models.
+    """The student's losses, the discriminators' accuracy, and all models' validation error.
 
     Args:
         curves: the rows of `reports/training`, by `student`, `baseline` and `teachers/NAME`.
@@ -152,7 +152,7 @@ def training_curves(curves: Mapping[str, pd.DataFrame]) -> Picture:
 
 
 def reliability(predictions: Predictions) -> Picture:
-    """Accuracy by confidence: on the diagonal a model is as sure as it is right."""
+    """Accuracy by confidence: a model on the diagonal is right as often as it is confident."""
     models = [STUDENT, BASELINE, ENSEMBLE]
     figure, axes = plt.subplots(1, 3, figsize=(9, 3), sharey=True)
     gaps = []
@@ -179,7 +179,7 @@ def reliability(predictions: Predictions) -> Picture:
 
 
 def confusion_matrices(predictions: Predictions) -> Picture:
-    """Which classes student and ensemble mistake for which."""
+    """The classes that student and ensemble confuse."""
     names = _class_names(predictions, 14)
     matrices = {
         model: confusion(predictions.models[model].predicted, predictions.labels, len(names))
@@ -202,7 +202,7 @@ def confusion_matrices(predictions: Predictions) -> Picture:
         axis.set_xlabel("prediction")
     axes[0].set_ylabel("label")
     figure.tight_layout()
-    words = "Rows are labels and columns predictions; brighter cells hold more images. "
+    words = "Rows are labels, columns predictions; brighter cells hold more of a row's images. "
     if wrong.max():
         taken, given = (plain(predictions.card["classes"][k]) for k in (label, prediction))
         words += (
@@ -217,7 +217,7 @@ def confusion_matrices(predictions: Predictions) -> Picture:
 
 
 def error_similarity(predictions: Predictions) -> Picture:
-    """How much models err on the same images; an ensemble needs members that do not."""
+    """How often models err on the same images; an ensemble needs members that do not."""
     models = [*(TEACHER + name for name in predictions.teachers), ENSEMBLE, BASELINE, STUDENT]
     wrong = {model: ~predictions.correct(model) for model in models}
     common = np.array([[_overlap(wrong[a], wrong[b]) for b in models] for a in models])
@@ -233,7 +233,7 @@ def error_similarity(predictions: Predictions) -> Picture:
     figure.tight_layout()
     count = len(predictions.teachers)
     pairs = common[:count, :count][~np.eye(count, dtype=bool)]
-    words = "Of the images on which either of two models errs, the percentage on which both do. "
+    words = "Of the images that either of two models gets wrong, the percentage that both do. "
     if np.isfinite(pairs).any():
         words += f"Between teachers: {100 * np.nanmean(pairs):.0f}% on average. "
     if np.isfinite(common[-1, count]):
@@ -251,11 +251,11 @@ def _overlap(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
 def seen_differently(
     predictions: Predictions, fetch: Callable[[Sequence[int]], NDArray[np.uint8]]
 ) -> Picture | None:
-    """Test images that student and ensemble predict differently; None if there are none.
+    """Test images for which student and ensemble predict different classes; None if there are none.
 
     Args:
         predictions: of all models.
-        fetch: from numbers of test images to their pixels `(B, H, W, C)`.
+        fetch: from the numbers of test images to their pixels `(B, H, W, C)`.
     """
     student, ensemble = predictions.models[STUDENT], predictions.models[ENSEMBLE]
     rows = np.flatnonzero(student.predicted != ensemble.predicted)
@@ -281,8 +281,8 @@ def seen_differently(
     total = int((student.predicted != ensemble.predicted).sum())
     right = int(((student.predicted != ensemble.predicted) & predictions.correct(STUDENT)).sum())
     words = (
-        f"Student and ensemble predict {total} of {len(predictions.labels)} test images "
-        f"differently; the student is correct on {right} of them. Shown: the {len(rows)} on which "
-        "both are most confident, with the label on top."
+        f"Student and ensemble predict different classes for {total} of "
+        f"{len(predictions.labels)} test images; the student is correct on {right} of them. Shown: "
+        f"the {len(rows)} on which both are most confident, with the label on top."
     )
     return Picture("seen_differently", "Seen differently", words, figure)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def heading(manifest: Mapping[str, Any]) -> str:
-    """What the numbers are for: the dataset, its test images, and its note."""
+    """The heading of results: the dataset, its number of test images, and its note."""
     note = f" ({manifest['note']})" if manifest["note"] else ""
     return f"{manifest['title']}, {manifest['counts']['test']} test images{note}"
 
@@ -45,7 +45,7 @@ def results_rows(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def networks_table(costs: Mapping[str, Cost], scales: Mapping[str, bool]) -> str:
-    """The cost of each architecture, and whether it has widths other than 1."""
+    """The cost of each architecture, and whether it supports widths other than 1."""
     return _markdown(
         pd.DataFrame(
             {
@@ -60,7 +60,7 @@ def networks_table(costs: Mapping[str, Cost], scales: Mapping[str, bool]) -> str
 
 
 def timings_table(rows: Mapping[str, Mapping[str, float]]) -> str:
-    """The time that a prediction takes, by model."""
+    """How long a prediction takes, by model."""
     return _markdown(
         pd.DataFrame(
             {
@@ -75,7 +75,7 @@ def timings_table(rows: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _row(model: str, scores: Mapping[str, float], cost: Mapping[str, int]) -> dict[str, str]:
-    """A row; a vote has no probabilities, so only an error."""
+    """A row; the vote has no probabilities, so its only metric is the error."""
 
     def shown(key: str, decimals: int) -> str:
         return f"{scores[key]:.{decimals}f}" if key in scores else ""
@@ -95,7 +95,7 @@ def _row(model: str, scores: Mapping[str, float], cost: Mapping[str, int]) -> di
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """A table of text and of numbers with three decimals."""
+    """A frame as a table, with floats at three decimals."""
     return _markdown(frame.map(_cell))
 
 
@@ -106,7 +106,7 @@ def _cell(value: object) -> str:
 
 
 def escape(text: object) -> str:
-    """Foreign text, such as a name, on one line and without effect as Markdown."""
+    """Foreign text, such as a name, on one line and with Markdown syntax escaped."""
     return re.sub(r"([\\`*|\[\]<>~$&]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", plain(text))
 
 

@@ -19,7 +19,7 @@ from meal.training.validation import validator
 def load_teacher(config: SupervisedSlice, data: Prepared, device: torch.device) -> Trained:
     """Load a teacher's weights and verify them on validation.
 
-    Its history has one row, with epoch 0.
+    The result's history has one row, for epoch 0.
 
     Raises:
         UserError: if the weights are not available, do not fit, or predict no better than chance.
@@ -33,7 +33,7 @@ def load_teacher(config: SupervisedSlice, data: Prepared, device: torch.device) 
         known = published_classes(spec.arch)
         if known != spec.classes:
             raise UserError(
-                f"{key}='pretrained': {spec.arch} has {known} classes, the dataset has "
+                f"{key}='pretrained': {spec.arch} has {known} classes, but the dataset has "
                 f"{spec.classes}; train it on these classes elsewhere and give that file"
             )
         state = published_state(spec.arch, spec.inner_shape[1], spec.options)
@@ -57,7 +57,7 @@ def _check_better_than_chance(error: float, labels: np.ndarray, key: str) -> Non
     if 1 - error / 100 <= bound:
         raise UserError(
             f"{key}: {error:.1f}% validation error is no better than chance "
-            f"({100 - 100 * chance:.1f}%); likely causes: its classes are in another order, it was "
-            "trained with another normalisation or size (networks.NAME.input), or its head is for "
-            "other classes"
+            f"({100 - 100 * chance:.1f}%); likely causes: its classes are in a different order, it "
+            "was trained with a different normalisation or size (networks.NAME.input), or its head "
+            "is for other classes"
         )

@@ -17,9 +17,9 @@ class SupervisedObjective(Objective):
         self._settings = settings
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """The network's parameters, optimised as the run says."""
+        """The network's parameters, optimised by the run's settings."""
         return [ParameterGroup(list(self.network.parameters()), self._settings)]
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """From images `(N, C, H, W)` and labels `(N,)` to the loss, which has no parts."""
+        """From images `(N, C, H, W)` and labels `(N,)` to the loss; there are no parts."""
         return nn.functional.cross_entropy(self.network(images), labels), {}

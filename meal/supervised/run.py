@@ -36,8 +36,8 @@ def run(stage: str, purpose: Purpose, config: Path, folder: Path, curve: Path) -
         stage: the name of the stage.
         purpose: teacher or baseline; the same seed gives each different draws.
         config: the slice.
-        folder: where the network goes.
-        curve: where its training curve goes.
+        folder: the output folder of the network.
+        curve: the output file of its training curve.
     """
     settings, data, runtime = load_slice(SupervisedSlice, config), open_data(), load_runtime()
     device = select_device(runtime.device)
@@ -68,7 +68,7 @@ def train_supervised(
         purpose: teacher or baseline; the same seed gives each different draws.
         config: network, views and training.
         data: the prepared data.
-        device: where to train.
+        device: the device to train on.
         checkpoints: of this run.
     """
     settings, seed = config.training, derive_seed(config.network.seed, purpose)

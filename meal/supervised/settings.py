@@ -9,7 +9,7 @@ from meal.views.settings import ViewsSlice
 
 
 class SupervisedSlice(Section):
-    """A network, its views and its training, which is None for a teacher with weights."""
+    """A network, its views and its training; None for a teacher whose weights are loaded."""
 
     name: str
     network: NetworkSlice

@@ -1,1 +1,1 @@
-"""Teachers' outputs on disk: the soft targets that everything after the caches reads."""
+"""Teachers' outputs on disk, which all stages after `cache` read."""

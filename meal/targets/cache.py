@@ -1,14 +1,14 @@
-"""The format of a cache: one teacher's outputs, as everything after the stage `cache` reads them.
+"""The format of a cache: one teacher's outputs, which all later stages read.
 
 A cache is a folder. `logits.npy` `(views, images, C)` and `block1.npy` ... `(views, images, D)`
 hold the outputs for the training views, `validation_logits.npy` and `test_logits.npy`
-`(images, C)`, float32, those for plain images, and `manifest.json` the fingerprints of all that the
-outputs depend on. With `cache.top_k`, `top_indices.npy` and `top_probabilities.npy`
+`(images, C)`, float32, those for plain images, and `manifest.json` the fingerprints of everything
+that the outputs depend on. With `cache.top_k`, `top_indices.npy` and `top_probabilities.npy`
 `(views, images, k)` replace `logits.npy`. With `cache.enabled: false`, the folder holds the network
-instead of its outputs for views, to run it online.
+instead of its outputs for views, so that it can run online.
 
-Aligned blocks are stored raw. Their mean and standard deviation over the training views are in the
-manifest, and readers standardise with them.
+Aligned blocks are stored raw. Their mean and std over the training views are in the manifest, and
+readers standardise with them.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ class TargetCache:
         self.folder = folder
         self._fix = f"dvc repro {stage}"
         self.manifest = read_sealed(folder / "manifest.json", self._fix)
+        if not {"files", "blocks", "top_k"} <= self.manifest.keys():
+            raise UserError(f"{folder} does not hold a cache; fix: {self._fix}")
         self._arrays: dict[str, Array] = {}
 
     @property
@@ -62,7 +64,7 @@ class TargetCache:
         return [int(block) for block in self.manifest["blocks"]]
 
     def logits(self, view: int, images: Array | slice) -> Tensor:
-        """Logits `(N, C)`, float32, for a view of images; log-probabilities with top-k."""
+        """Logits `(N, C)`, float32, for a view of images; log-probabilities if top-k is set."""
         if self.manifest["top_k"]:
             indices = self._rows("top_indices", view, images)
             return expand(indices, self._rows("top_probabilities", view, images), self.classes)
@@ -100,13 +102,13 @@ class TargetCache:
         return self._arrays[name]
 
     def _rows(self, name: str, view: int, images: Array | slice) -> Array:
-        """Rows of an array; `take` gathers shuffled rows as fast as a slice reads them."""
+        """Rows of an array; `take` gathers shuffled rows about as fast as a slice reads them."""
         rows = self.array(name)[view]
         return rows[images] if isinstance(images, slice) else rows.take(images, axis=0)
 
 
 def moments_entry(mean: Array, std: Array) -> dict[str, list[float]]:
-    """Mean and std `(D,)` of a block, as the manifest holds them."""
+    """Mean and std `(D,)` of a block, as stored in the manifest."""
     return {"mean": mean.tolist(), "deviation": std.tolist()}
 
 
@@ -132,7 +134,7 @@ def seal(folder: Path, manifest: Mapping[str, Any]) -> None:
 def create(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Memmap:
     """Open a memory-mapped array for writing, creating it if it does not exist.
 
-    Several processes may do so at once; none sees a half-created array.
+    Several processes may do this at once; none sees a half-created array.
 
     Raises:
         UserError: if the disk is full, or the existing array is damaged.
@@ -146,12 +148,12 @@ def create(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Memmap:
         try:
             with write_errors(path, OSError):
                 np.lib.format.open_memmap(new, mode="w+", dtype=dtype, shape=shape)
-                # Reserve the space now: a mapped page without space would kill the process.
+                # Reserve the space now: writing to a mapped page without space kills the process.
                 with new.open("r+b") as file:
                     os.posix_fallocate(file.fileno(), 0, new.stat().st_size)
             try:
                 os.link(new, path)
-            except FileExistsError:  # another process was faster
+            except FileExistsError:  # another process has created it
                 pass
             except OSError:  # a file system without hard links
                 new.replace(path)

@@ -27,7 +27,7 @@ FIX = "dvc repro ensemble"
 
 
 def mean_log_probabilities(logits: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """The log of the weighted mean probability: logits `(N, C)` each, to `(N, C)`, float32."""
+    """The log of the weighted mean probability: from logits `(N, C)` each to `(N, C)`, float32."""
     members = torch.stack([torch.log_softmax(member.double(), dim=1) for member in logits])
     log_weights = torch.tensor(weights, dtype=torch.float64, device=members.device).log()
     return torch.logsumexp(members + log_weights[:, None, None], dim=0).float()
@@ -40,14 +40,14 @@ def standardise(values: Tensor, moments: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def uniform_weights(members: int) -> list[float]:
-    """The weights of the traditional ensemble: equal."""
+    """The equal weights of the traditional ensemble."""
     return [1.0 / members] * members
 
 
 def mean_block(members: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """The weighted mean of standardised values `(N, D)`; weights need not sum to one.
 
-    If all weights are 0, it is the plain mean.
+    If all weights are 0, the result is the unweighted mean.
     """
     total = sum(weights)
     scaled = [weight / total for weight in weights] if total else uniform_weights(len(members))
@@ -73,26 +73,28 @@ class Ensemble:
     def __init__(self, folder: Path) -> None:
         """Open the folder; raise UserError if a manifest is missing or damaged."""
         self.card = read_sealed(folder / "ensemble.json", FIX)
+        if not {"teachers", "weights", "weights_used"} <= self.card.keys():
+            raise UserError(f"{folder / 'ensemble.json'} does not describe an ensemble; fix: {FIX}")
         self.folder = folder
         self.teachers: list[str] = self.card["teachers"]
         self.members = {name: TargetCache(folder / name, "ensemble") for name in self.teachers}
         self.mean = TargetCache(folder / MEAN, "ensemble")
 
     def network_card(self, teacher: str) -> dict[str, Any]:
-        """The specification of a teacher's network, as JSON holds it."""
+        """The specification of a teacher's network, as read from JSON."""
         return dict(self.members[teacher].manifest["network"])
 
     @property
     def weights(self) -> list[float]:
-        """The weights of the teachers, which the mean and the random choice of a teacher follow."""
+        """The weights of the teachers in the mean, and in the random choice of a teacher."""
         weights: list[float] = self.card["weights"][self.card["weights_used"]]
         return weights
 
     def each_log_probabilities(self, split: Split) -> Iterator[tuple[str, Floats]]:
         """Log-probabilities `(N, C)` for the plain images of a split, one model at a time.
 
-        First the teachers by name; then `ensemble`, the traditional one with uniform weights, and
-        `ensemble_fitted`. Only one teacher is in memory at a time.
+        The teachers come first, by name; then `ensemble`, the traditional one with uniform
+        weights, and `ensemble_fitted`. Only one teacher is in memory at a time.
         """
         sums: dict[str, Floats] = {}
         for number, (name, cache) in enumerate(self.members.items()):
@@ -105,22 +107,22 @@ class Ensemble:
             yield ensemble, np.log(sums.pop(ensemble))
 
     def log_probabilities(self, split: Split) -> SplitOutputs:
-        """The log-probabilities of both ensembles and all teachers, all in memory."""
+        """The log-probabilities of both ensembles and of all teachers, in memory at once."""
         found = dict(self.each_log_probabilities(split))
         return SplitOutputs({name: found.pop(name) for name in (UNIFORM, FITTED)}, found)
 
     def block_sizes(self) -> dict[str, dict[int, int]]:
-        """For each teacher, the number of values of each of its blocks."""
+        """For each teacher, the number of values in each of its blocks."""
         return {
             name: {block: len(cache.moments(block)[0]) for block in cache.blocks}
             for name, cache in self.members.items()
         }
 
     def check(self, data: str, views: dict[str, Any], view_count: int) -> None:
-        """Raise UserError unless the cached outputs are for these data and these views."""
+        """Raise UserError unless the cached outputs are for this data and these views."""
         expected = {"data": data, "views": views, "view_count": view_count}
         for key, value in expected.items():
             if self.mean.manifest[key] != value:
                 raise UserError(
-                    f"the cached outputs of the ensemble are for other {key}; fix: {FIX}"
+                    f"the ensemble's cached outputs are stale: {key} changed; fix: {FIX}"
                 )

@@ -1,4 +1,4 @@
-"""The k largest probabilities of a soft target, for datasets of many classes.
+"""The k largest probabilities of a soft target, for datasets with many classes.
 
 The remaining probability is spread evenly over the other classes: FKD's marginal smoothing (Shen
 and Xing, ECCV 2022, section 3.3). In float16, ten of a thousand classes take 40 bytes instead of
@@ -21,7 +21,7 @@ def index_dtype(classes: int) -> np.dtype[np.unsignedinteger]:
 
 
 def compress(log_probabilities: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Log-probabilities `(N, C)` to the classes and probabilities `(N, k)` of the k largest."""
+    """From log-probabilities `(N, C)` to the k most likely classes and probabilities `(N, k)`."""
     values, indices = log_probabilities.float().exp().topk(k, dim=1)
     return indices, values
 
@@ -29,7 +29,7 @@ def compress(log_probabilities: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def expand(
     indices: NDArray[np.unsignedinteger], values: NDArray[np.floating], classes: int
 ) -> Tensor:
-    """Classes and probabilities `(N, k)` to float32 log-probabilities `(N, C)`."""
+    """From classes and probabilities `(N, k)` to float32 log-probabilities `(N, C)`."""
     largest = torch.from_numpy(values.astype(np.float32))
     k = largest.shape[1]
     rest = (1 - largest.sum(dim=1, keepdim=True)).clamp(min=_SMALLEST) / (classes - k)

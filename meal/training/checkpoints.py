@@ -23,13 +23,13 @@ class Checkpoints:
     """The checkpoints of one training run."""
 
     def __init__(self, work: WorkFolder, minutes: float = math.inf) -> None:
-        """Keep checkpoints in `work`; one is due `minutes` after the last."""
+        """Keep checkpoints in `work`; a new one is due `minutes` after the last."""
         self._folder = work.path
         self._seconds = 60 * minutes
         self._saved_at = time.monotonic()
 
     def due(self) -> bool:
-        """Whether the time since the last checkpoint is up."""
+        """Whether it is time for the next checkpoint."""
         return time.monotonic() - self._saved_at >= self._seconds
 
     def save(self, step: int, state: dict[str, Any]) -> None:
@@ -47,7 +47,7 @@ class Checkpoints:
         self._saved_at = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """The newest intact state, or None; a damaged one is renamed with a warning."""
+        """The newest intact state, or None; damaged ones are renamed, with a warning."""
         for path in reversed(self._saved()):
             digest = path.with_suffix(".sha256")
             if digest.is_file() and sha256(path) == digest.read_text(encoding="ascii").strip():

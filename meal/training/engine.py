@@ -57,7 +57,7 @@ class ParameterGroup:
 
 
 class Objective(nn.Module, ABC):
-    """What is minimised. A new method is a new objective and nothing else.
+    """What training minimises. A new method needs a new objective and nothing else.
 
     Attributes:
         network: the network that is trained, validated and saved.
@@ -83,15 +83,15 @@ class Run:
         spec: the specification of the network.
         objective: what is minimised, on its device.
         settings: epochs, batch size, learning rate, precision.
-        seed: for what layers draw at random.
-        steps_per_epoch: how many batches an epoch has.
-        batches: from an epoch and the first step in it, both counted from 0, to the inputs of
-            that step and the following ones.
+        seed: for the random draws of layers.
+        steps_per_epoch: the number of batches in an epoch.
+        batches: from an epoch and a step in it, both counted from 0, to the inputs of that step
+            and all later ones.
         validate: from the network in eval mode to its metrics; `top1_error` and `nll` choose the
             best epoch.
         checkpoints: of this run.
-        ema: decay of a moving average of the weights, which then replaces them for validation and
-            in the result; 0 is none.
+        ema: decay of a moving average of the weights, which replaces them for validation and in
+            the result; 0 for none.
     """
 
     title: str
@@ -113,7 +113,7 @@ def train(run: Run) -> Trained:
 
     Raises:
         UserError: if the loss is not finite; the last checkpoint is kept.
-        Interrupted: if the process was asked to end; the last step is saved.
+        Interrupted: if the process was asked to stop; the last step is saved.
     """
     return _Trainer(run).train()
 
@@ -130,13 +130,13 @@ def make_optimizer(objective: Objective) -> torch.optim.Optimizer:
         }
         for group in objective.parameter_groups()
     ]
-    # Measured (reports/benchmarks/options.json): fused steps are no faster on a CPU.
+    # Fused steps are no faster on a CPU (reports/benchmarks/options.json).
     fused = next(objective.parameters()).device.type == "cuda"
     optimizer = torch.optim.SGD(groups, fused=fused, foreach=not fused)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            # The fused step needs a buffer for all parameters or for none, and those that belong
-            # to one teacher have no gradient before its first step. Zeros change nothing.
+            # The fused step needs a buffer for all parameters or for none, and parameters that
+            # belong to one teacher have no gradient before its first step. Zeros change nothing.
             if group["momentum"]:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
@@ -183,7 +183,7 @@ class _Trainer:
         """Run the remaining steps of the epoch."""
         run, epoch = self._run, len(self._history)
         first = self._step - epoch * run.steps_per_epoch
-        if first == run.steps_per_epoch:  # saved after its last step, before validation
+        if first == run.steps_per_epoch:  # resumed after the last step, before validation
             return
         self._objective.train()
         for inputs in run.batches(epoch, first):
@@ -208,11 +208,11 @@ class _Trainer:
         for group, schedule in zip(self._optimizer.param_groups, self._schedules, strict=True):
             scale = factor(schedule, self._step, run.steps_per_epoch, settings.epochs)
             group["lr"] = schedule.lr * scale
-        # What layers draw depends only on the step, so there is no generator to save.
+        # The draws of layers depend only on the step, so there is no generator to save.
         torch.manual_seed(derive_seed(run.seed, Purpose.LAYERS, self._step))
         with self._autocast():
             loss, parts = self._objective(*inputs)
-        if self._device.type == "cpu":  # elsewhere, reading the loss synchronises
+        if self._device.type == "cpu":  # on other devices, reading the loss synchronises
             self._check_finite(loss, parts)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()

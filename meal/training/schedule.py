@@ -1,4 +1,4 @@
-"""The learning rate as a function of the step, without state to save."""
+"""The learning rate as a function of the step, with no state to save."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from meal.training.settings import Schedule
 
 
 def factor(schedule: Schedule, step: int, steps_per_epoch: int, epochs: int) -> float:
-    """The factor on the full learning rate at `step`, which counts from 0 over the whole run."""
+    """The factor on the full learning rate at `step`, counted from 0 over the whole run."""
     warmup = schedule.warmup_epochs * steps_per_epoch
     if step < warmup:
         return (step + 1) / (warmup + 1)

@@ -13,8 +13,8 @@ from meal.core.settings import Section
 class Schedule(Section):
     """A learning rate over the epochs.
 
-    `cosine` decays to zero; `step` multiplies by `lr_gamma` at each of `milestones` (epochs, from
-    0); `constant` does not change. The rate first rises linearly for `warmup_epochs`.
+    `cosine` decays to zero; `step` multiplies by `lr_gamma` at each of `milestones` (epochs,
+    counted from 0); `constant` does not change. The rate first rises linearly over `warmup_epochs`.
     """
 
     schedule: Literal["cosine", "step", "constant"] = "cosine"
@@ -24,7 +24,7 @@ class Schedule(Section):
 
 
 class Optimisation(Schedule):
-    """SGD with Nesterov momentum, as in the paper's CIFAR settings."""
+    """SGD, by default with Nesterov momentum, as in the paper's CIFAR settings."""
 
     lr: Positive
     momentum: Fraction = 0.9

@@ -1,8 +1,8 @@
 """Views: an augmented image as a pure function of (seed, image index, view index).
 
-Crop and flip come from a counter-based hash instead of a generator's state, so any process, batch,
-order or device rebuilds the same view. This makes cached teacher outputs exact: teacher and student
-must see the same view (Beyer et al., CVPR 2022).
+Crop and flip come from a counter-based hash instead of a generator's state, so the same view can be
+rebuilt by any process, in any batch and order, on any device. Cached teacher outputs are therefore
+exact: teacher and student must see the same view (Beyer et al., CVPR 2022).
 
 A family draws the parameters of a view for many images at once, and gathers their pixels in one
 operation.
@@ -26,20 +26,20 @@ Parameters = tuple[Tensor, ...]
 
 
 class ViewFamily(Protocol):
-    """All views that one configuration gives."""
+    """All views that one configuration can give."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What identifies the views: equal values mean equal views."""
+        """What identifies these views: equal values mean equal views."""
 
     def parameters(self, images: Tensor, view: int, size: tuple[int, int]) -> Parameters:
-        """Parameters, each `(N,)`, of a view of images `(N,)` of `size` (H, W)."""
+        """Parameters, each `(N,)`, of a view of images `(N,)`, which have `size` (H, W)."""
 
     def source(self, images: Tensor) -> Tensor:
         """Prepare uint8 images `(N, H, W, C)` for `take`."""
 
     def take(self, source: Tensor, images: Tensor, parameters: Parameters, size: int) -> Tensor:
-        """Pixels `(B, size, size, C)` from 0 to 255 of the views of images `(B,)`."""
+        """Pixels `(B, size, size, C)`, from 0 to 255, of a view of images `(B,)`."""
 
 
 def view_family(config: ViewsSlice) -> ViewFamily:
@@ -61,7 +61,7 @@ class PaddedCrops:
     without the others. View indices beyond the family start a new order.
 
     Attributes:
-        size: how many views an image has; `configure` writes it into the slice.
+        size: the number of views of an image; `configure` writes it into the slice.
     """
 
     seed: int
@@ -112,7 +112,7 @@ class PaddedCrops:
             left = torch.where(flip, border - left, left)
         row = top[:, None] + torch.arange(size, device=source.device)
         first = (images[:, None] * full_height + row) * full_width + left[:, None]
-        # Every run of `size` pixels in memory as a separate row, without a copy.
+        # View every run of `size` pixels in memory as a row of its own, without a copy.
         runs = source.numel() // channels - size + 1
         rows = source.as_strided((runs, size * channels), (channels, 1))
         pixels = rows.index_select(0, first.flatten())
@@ -123,9 +123,9 @@ class PaddedCrops:
 class ResizedCrops:
     """Random-resized-crops and their mirror images (Szegedy et al., 2015), for larger images.
 
-    Like torchvision's `RandomResizedCrop`: a fraction of the area between `low` and `high`, an
-    aspect ratio between 3/4 and 4/3, the first of ten draws that fits, else the largest central
-    crop; bilinear. The number of views has no limit: each view index is a draw.
+    Like torchvision's `RandomResizedCrop`: a fraction of the area between `low` and `high` and an
+    aspect ratio between 3/4 and 4/3; the first of ten draws that fits, else the largest central
+    crop; bilinear resizing. The number of views has no limit: each view index is a new draw.
     """
 
     seed: int

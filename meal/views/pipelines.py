@@ -11,7 +11,7 @@ from meal.data.prepared import Prepared, Split
 from meal.data.stores import ImageStore
 from meal.views.families import Parameters, ViewFamily
 
-_DRAWN_AT_ONCE = 1 << 16  # images whose views are drawn together, to bound memory
+_DRAWN_AT_ONCE = 1 << 16  # images whose views are drawn at once, to bound memory
 
 
 class PlainPipeline:
@@ -30,14 +30,14 @@ class PlainPipeline:
         Args:
             store: the images.
             mean, std: of values in [0, 1], by channel.
-            device: where batches go.
-            size: side in pixels of what networks see, the centre of larger images.
+            device: the device of the batches.
+            size: side length in pixels of what networks see: the centre of larger images.
         """
         self.store, self.device = store.to(device), device
         self.size = size or store.side
         scale = torch.tensor(std, dtype=torch.float64) * 255
         shift = -torch.tensor(mean, dtype=torch.float64) * 255 / scale
-        # For a whole row of pixels at once instead of one channel after the other.
+        # Repeated for a whole row of pixels, which is faster than channel by channel.
         self._scale = (1 / scale).float().repeat(self.size).to(device)
         self._shift = shift.float().repeat(self.size).to(device)
 
@@ -65,7 +65,7 @@ class PlainPipeline:
         return self._centre(self.store.fetch(torch.arange(start, stop)))
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Pixels `(B, H, W, C)` from 0 to 255, to normalised float32 `(B, C, H, W)`."""
+        """From pixels `(B, H, W, C)` from 0 to 255 to normalised float32 `(B, C, H, W)`."""
         rows = pixels.reshape(*pixels.shape[:2], -1)
         values = torch.mul(rows, self._scale).add_(self._shift)
         return values.view(pixels.shape).permute(0, 3, 1, 2)
@@ -98,7 +98,7 @@ class ViewPipeline:
 
     @property
     def device(self) -> torch.device:
-        """Where views are computed."""
+        """The device on which views are computed."""
         return self._plain.device
 
     def batches(self, order: Iterable[Tensor], view: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -117,7 +117,7 @@ class ViewPipeline:
         return self._take_own(rows, self._plain.store.fetch(rows), view)
 
     def _take_own(self, rows: Tensor, pixels: Tensor, view: int) -> Tensor:
-        """A view of images that have been read, `(B, side, side, C)`."""
+        """A view of images whose pixels `(B, side, side, C)` have been read."""
         source = self.family.source(pixels.to(self._plain.device, non_blocking=True))
         return self._take(rows, source, torch.arange(len(rows)), view)
 
@@ -129,7 +129,7 @@ class ViewPipeline:
         return self._plain.normalise(self.family.take(source, places, parameters, self._plain.size))
 
     def _draw(self, view: int) -> Parameters:
-        """The parameters of a view of all images, hashed once per epoch instead of per batch."""
+        """The parameters of a view for all images, drawn once per view instead of per batch."""
         if self._drawn is None or self._drawn[0] != view:
             indices = torch.arange(len(self), device=self._plain.device)
             side = self._plain.store.side

@@ -12,9 +12,9 @@ from meal.core.settings import Section
 
 
 def _scale(value: tuple[float, float]) -> tuple[float, float]:
-    """Fractions of an image's area, the smaller first."""
+    """Check fractions of an image's area: at most 1, the smaller first."""
     if not value[0] <= value[1] <= 1:
-        raise ValueError("two fractions of the area are expected, the smaller first, at most 1")
+        raise ValueError("expected two fractions of the area, the smaller first, at most 1")
     return value
 
 
@@ -23,9 +23,9 @@ Scale = Annotated[tuple[Positive, Positive], AfterValidator(_scale)]
 
 
 class ViewsSlice(Section):
-    """A family of views with nothing left to resolve.
+    """A fully resolved family of views.
 
-    `size` is how many different views an image has; None if there is no limit.
+    `size` is the number of different views of an image; None if there is no limit.
     """
 
     seed: Seed
@@ -37,7 +37,7 @@ class ViewsSlice(Section):
 
 
 class Views(Section):
-    """The views of a training image. `count` is how many of them are cached per teacher."""
+    """The views of a training image. `count` is the number of them cached per teacher."""
 
     seed: Seed = 0
     count: Count | Literal["all"] = 8
@@ -47,13 +47,13 @@ class Views(Section):
     flip: bool | Literal["auto"] = "auto"
 
     def resolve(self, flip: bool) -> tuple[ViewsSlice, int]:
-        """The family of views, and how many of them are cached.
+        """The family of views, and the number of them that are cached.
 
         Args:
             flip: whether the dataset's images may be mirrored, for `flip: auto`.
 
         Raises:
-            UserError: if the family has fewer views than `count`, or `all` of them is no number.
+            UserError: if the family has fewer views than `count`, or `all` of an unlimited number.
         """
         flips = flip if self.flip == "auto" else self.flip
         # Every offset of a crop in the padded image, mirrored or not: 162 for padding 4 with flips.

@@ -1,1 +1,1 @@
-"""Benchmarks: `make bench`. Ratios of medians, both sides interleaved in one process."""
+"""Benchmarks (`make bench`): ratios of medians, with both sides interleaved in one process."""

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [NAME ...]`: all benchmarks, or those named."""
+"""`python -m tests.benchmarks [NAME ...]`: run all benchmarks, or those that are named."""
 
 from __future__ import annotations
 

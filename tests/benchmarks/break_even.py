@@ -1,4 +1,4 @@
-"""When a cache pays: teachers' forward passes over the training set, cached against online."""
+"""When a cache pays off: teachers' forward passes over the training set, cached and online."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tests.conftest import recipe_params
 
 
 def run() -> None:
-    """The passes at the views and epochs of the Fashion-MNIST recipe; counted, not timed."""
+    """Count the passes for the views and epochs of the Fashion-MNIST recipe; nothing is timed."""
     params = recipe_params("fashion_mnist")
     teachers, views = len(params["teachers"]), params["views"]["count"]
     epochs = params["distill"]["epochs"]

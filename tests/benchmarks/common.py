@@ -1,4 +1,4 @@
-"""What the benchmarks share: timing two sides side by side, and saying where that was."""
+"""What the benchmarks share: interleaved timing, and reports that name machine and commit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REPORTS = Path("reports/benchmarks")
 
 def medians(sides: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """Median seconds of each side; every repeat calls all sides in turn."""
-    for call in sides.values():  # once before: buffers, caches, primitives
+    for call in sides.values():  # warm up buffers, caches and primitives
         call()
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):

@@ -1,4 +1,4 @@
-"""What channels_last, the fused optimiser, bfloat16, determinism and torch.compile each change."""
+"""The effect on speed of channels_last, fused SGD, bfloat16, determinism and torch.compile."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def step(
 
 
 def run(repeats: int = 9) -> None:
-    """Each option against the defaults of this project on a CPU."""
+    """Compare each option with this project's defaults on a CPU."""
     rows = []
     for arch, width in (("resnet18", 0.25), ("mobilenet", 0.5)):
         network_spec = spec(arch, width)

@@ -1,4 +1,4 @@
-"""The picture of the benchmarks: what a step costs, by number of teachers."""
+"""The picture of the benchmarks: the cost of a step by number of teachers."""
 
 from __future__ import annotations
 

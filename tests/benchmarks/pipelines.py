@@ -1,4 +1,4 @@
-"""Images a second of the view pipeline, and of a cache build over the bare forward."""
+"""Images per second of the view pipeline, and of a cache build relative to bare forward passes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.benchmarks.step_cost import IMAGES, pipeline, spec
 
 
 class _Images(Dataset[Any]):
-    """What a torchvision user would write: crop with padding 4, flip, normalise, one by one."""
+    """What a torchvision user would write: crop with padding 4, flip, normalise, image by image."""
 
     def __init__(self, images: torch.Tensor) -> None:
         self._images = images.permute(0, 3, 1, 2).contiguous()
@@ -43,7 +43,7 @@ class _Images(Dataset[Any]):
 
 
 def run_views(repeats: int = 5) -> None:
-    """The view pipeline against torchvision's transforms in a DataLoader."""
+    """Compare the view pipeline with torchvision's transforms in a DataLoader."""
     views = pipeline()
     images = views._plain.store.whole
     assert images is not None
@@ -51,7 +51,7 @@ def run_views(repeats: int = 5) -> None:
 
     def ours() -> None:
         nonlocal view
-        view += 1  # a new view: its parameters are drawn within the time
+        view += 1  # a new view, so that drawing its parameters is timed, too
         for rows in epoch_batches(IMAGES, 128, seed=0, epoch=view):
             views.view(rows, view)
 
@@ -78,11 +78,11 @@ def run_views(repeats: int = 5) -> None:
         }
         for name, value in seconds.items()
     ]
-    report("views", rows, "images per second; ratio to the better of torchvision's, 32x32x3")
+    report("views", rows, "images per second; ratio to torchvision's faster variant, 32x32x3")
 
 
 def run_cache_build(repeats: int = 3) -> None:
-    """Building a cache against the bare forward pass of the teacher."""
+    """Compare building a cache with the teacher's bare forward pass."""
     rows = []
     views = pipeline()
     for arch, width in (("resnet18", 0.25), ("mobilenet", 1.0)):
@@ -117,11 +117,11 @@ def run_cache_build(repeats: int = 3) -> None:
                 "ratio": round(seconds["forward"] / seconds["build"], 3),
             }
         )
-    report("cache_build", rows, "speed of building a cache over the bare forward")
+    report("cache_build", rows, "speed of building a cache, relative to the bare forward pass")
 
 
 def run_reading(repeats: int = 9) -> None:
-    """A shuffled epoch of reading a cache against reading its rows one after the other."""
+    """Compare reading a cache in shuffled order with reading its rows in sequence."""
     images = 50_000
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,4 +1,4 @@
-"""Where the time of a distillation step goes: what it adds to plain training, by operator."""
+"""Where the time of a distillation step goes: its overhead over plain training, by operator."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STEPS = 10
 
 
 def _operators(step: Callable[[], None]) -> dict[str, float]:
-    """Milliseconds a step that the processor spends in each operator itself."""
+    """Milliseconds per step that the processor spends in each operator itself."""
     step()
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         for _ in range(STEPS):
@@ -33,7 +33,7 @@ def _operators(step: Callable[[], None]) -> dict[str, float]:
 
 
 def run() -> None:
-    """The student of 12 M multiply-adds, three teachers, one at random."""
+    """Profile the student with 12 M multiply-adds and three teachers, one at random per step."""
     student, views = spec("mobilenet", 0.5), pipeline()
     with tempfile.TemporaryDirectory() as folder:
         ensemble = make_teachers(Path(folder), OFFICIAL, 3, online=False)
@@ -56,4 +56,4 @@ def run() -> None:
             "of_a_plain_step": round(sum(ours.values()) / total - 1, 4),
         }
     )
-    report("profile", rows, "torch profiler: what a step of distillation adds to a plain step")
+    report("profile", rows, "torch profiler: what a distillation step adds to a plain step")

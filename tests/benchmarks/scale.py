@@ -1,6 +1,6 @@
-"""A folder of 20,000 JPEG files through the pipeline: images a second, memory, and a forecast.
+"""A folder of 20,000 JPEG files through the pipeline: images per second, memory, and a forecast.
 
-Memory is the proportional set size of a stage and its workers together, sampled.
+Memory is the proportional set size of a stage together with its workers, sampled.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ TEACHERS = ("resnet", "mobilenet")
 _SECONDS_BETWEEN_SAMPLES = 0.5
 
 IMAGENET = {"images": 1_281_167, "views": 8, "teachers": 2, "top_k": 10}
-NAMED_THROUGHPUT = 2_500  # images a second through a teacher: an assumption, as of one large GPU
+NAMED_THROUGHPUT = 2_500  # images per second through a teacher: assumed, as for one large GPU
 
 
 def write_image(task: tuple[str, int]) -> None:
-    """A picture of its class: stripes of its direction and colour, with noise, about 20 KB."""
+    """Write a picture of about 20 KB: noisy stripes whose direction and colour show its class."""
     folder, number = task
     label, generator = number % CLASSES, np.random.default_rng(number)
     y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE
@@ -51,7 +51,7 @@ def write_image(task: tuple[str, int]) -> None:
 
 
 def write_images(folder: Path) -> None:
-    """All of them, by two processes."""
+    """Write all images, with one process per core."""
     with multiprocessing.Pool(os.cpu_count()) as pool:
         pool.map(write_image, [(str(folder), number) for number in range(FILES)], chunksize=200)
 
@@ -74,7 +74,7 @@ def measure(project: Project, *command: str) -> tuple[float, float]:
 
 
 def parameters(project: Project, root: Path) -> dict[str, Any]:
-    """Small networks at 48 pixels, views cut from 96, files decoded when they are read."""
+    """Small networks at 48 pixels; views cut from 96 pixels; files decoded when read."""
     params: dict[str, Any] = yaml.safe_load((project.folder / "params.yaml").read_text())
     for name in TEACHERS:
         params["networks"][name]["width"] = 0.125
@@ -88,7 +88,7 @@ def parameters(project: Project, root: Path) -> dict[str, Any]:
 
 
 def run() -> None:
-    """Measure every stage, and forecast a cache of ImageNet."""
+    """Measure every stage, and forecast a cache for ImageNet."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name) / "images"
         write_images(root)
@@ -118,39 +118,39 @@ def run() -> None:
     note = (
         f"{FILES} JPEG files of {SIDE}x{SIDE} pixels, {size:.0f} MiB, {CLASSES} classes; an index "
         f"of files, cut from 96 to 48 pixels; {VIEWS} views, top-k {TOP_K}, {EPOCHS} epochs; "
-        "images are training images seen, start-up included"
+        "rates count the training images seen and include start-up"
     )
     report("scale", rows, note)
     write_results(rows, note)
 
 
 def write_results(rows: list[dict[str, Any]], note: str) -> None:
-    """`reports/results/scale.md`: what was measured, and the forecast."""
+    """Write the measurements and the forecast to `reports/results/scale.md`."""
     measured = pd.DataFrame(rows).fillna("").astype(str).replace(r"\.0$", "", regex=True)
     expected = pd.DataFrame(forecast().items(), columns=["ImageNet", "forecast"])
     text = (
         f"# A folder of {FILES} JPEG files\n\n{header('tests.benchmarks')}\n\n{note}.\n\n"
         f"{measured.to_markdown(index=False)}\n\n"
-        "Memory is the proportional set size of a stage and its workers together, sampled. The "
-        "training stages decode and train on the same two cores.\n\n"
+        "Memory is the proportional set size of a stage together with its workers, sampled. The "
+        "training stages decode and train on the same cores.\n\n"
         f"## Forecast\n\n{IMAGENET['images']} images, {IMAGENET['views']} views, "
         f"{IMAGENET['teachers']} teachers, top-k {IMAGENET['top_k']}. Bytes follow from the "
         "arrays' layout, for the teachers and their mean; hours from an assumed throughput of "
-        f"{NAMED_THROUGHPUT} images a second through a teacher, files decoded in time for it.\n\n"
+        f"{NAMED_THROUGHPUT} images per second through a teacher, if decoding keeps up.\n\n"
         f"{expected.to_markdown(index=False, disable_numparse=True)}\n"
     )
     (ROOT / "reports" / "results" / "scale.md").write_text(text)
 
 
 def forecast() -> dict[str, str]:
-    """What a cache of ImageNet takes: bytes by the arrays' layout, time by a throughput."""
-    answers = IMAGENET["images"] * IMAGENET["views"]
-    logits, blocks = 4 * IMAGENET["top_k"], 3 * 16 * 2  # bytes of an answer
+    """What a cache for ImageNet takes: bytes from the arrays' layout, time from the throughput."""
+    views = IMAGENET["images"] * IMAGENET["views"]
+    logits, blocks = 4 * IMAGENET["top_k"], 3 * 16 * 2  # bytes per view
     members = IMAGENET["teachers"] + 1
-    passes = answers * IMAGENET["teachers"]
+    passes = views * IMAGENET["teachers"]
     return {
-        "disk, logits alone (GB)": f"{answers * logits * members / 1e9:.2f}",
-        "disk, with three blocks (GB)": f"{answers * (logits + blocks) * members / 1e9:.2f}",
-        "teacher forwards (millions)": f"{passes / 1e6:.1f}",
-        f"hours at {NAMED_THROUGHPUT} images a second": f"{passes / NAMED_THROUGHPUT / 3600:.1f}",
+        "disk, logits only (GB)": f"{views * logits * members / 1e9:.2f}",
+        "disk, with three blocks (GB)": f"{views * (logits + blocks) * members / 1e9:.2f}",
+        "teacher forward passes (millions)": f"{passes / 1e6:.1f}",
+        f"hours at {NAMED_THROUGHPUT} images per second": f"{passes / NAMED_THROUGHPUT / 3600:.1f}",
     }

@@ -18,11 +18,11 @@ from tests.stages.conftest import Project, make_project
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
-# The libraries that a stage cannot do without, and the function whose first call ends it: that of
-# its first step. The other stages run to their end, on tiny data.
+# The libraries that each stage needs, and the function whose first call ends the measurement: the
+# stage's first step. Stages without one run to their end, on tiny data.
 TRAINING = "pydantic, yaml, torch, timm, safetensors.torch, tqdm"
 STEP, OUTPUTS = "meal.training.engine:_Trainer._optimise", "meal.cache.build:view_outputs"
-# Pydantic loads itself when a class is defined: importing it alone loads nothing.
+# Pydantic loads lazily: it does so when a class is defined, not when it is imported.
 MODELS = "yaml, pydantic; type('Model', (pydantic.BaseModel,), {})"
 STAGES = {
     "configure": (MODELS, ""),
@@ -35,7 +35,7 @@ STAGES = {
     "evaluate": ("pydantic, yaml, torch, timm, safetensors.torch", ""),
 }
 
-# Runs a stage until the first call of a function, which must exist; exits with 3 if none came.
+# Run a stage until the first call of a function, which must exist; exit with 3 if it is not called.
 UNTIL = """
 import functools, importlib, os, runpy, sys
 stage, target, *sys.argv[1:] = sys.argv[1:]
@@ -49,7 +49,7 @@ runpy.run_module(f"stages.{stage}", run_name="__main__")
 sys.exit(3 if target else 0)
 """
 
-# A small parent: a child's peak starts from that of the process it was forked from.
+# Use a small parent: a child's peak starts from that of the process that forks it.
 PEAK = """
 import resource, subprocess, sys
 subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
@@ -71,7 +71,7 @@ def until(stage: str, target: str) -> tuple[str, ...]:
 
 
 def run_startup(repeats: int = 3) -> None:
-    """Seconds until the first step, over the bare import of what the stage needs."""
+    """Measure the time to the first step, relative to importing what the stage needs."""
     with tempfile.TemporaryDirectory() as folder:
         project = make_project(Path(folder) / "project")
         project.run("dvc", "repro")
@@ -93,13 +93,13 @@ def run_startup(repeats: int = 3) -> None:
                     "ratio": round(statistics.median(full) / statistics.median(bare), 2),
                 }
             )
-    report("startup", rows, "until the first step, over the bare import of what the stage needs")
+    report("startup", rows, "time to the first step, relative to importing what the stage needs")
 
 
 def run_memory() -> None:
-    """Peak resident memory of each stage on Fashion-MNIST, one epoch and two views."""
+    """Measure the peak resident memory of each stage on Fashion-MNIST: one epoch, two views."""
     if not FASHION_MNIST.is_dir():
-        print(f"memory: not measured, {FASHION_MNIST} is not there")
+        print(f"memory: not measured, {FASHION_MNIST} does not exist")
         return
     with tempfile.TemporaryDirectory() as folder:
         project = make_project(Path(folder) / "project")

@@ -1,4 +1,4 @@
-"""A step of distillation over a step of plain supervised training, same student, batch 128.
+"""A distillation step relative to a plain supervised step, with the same student, batch 128.
 
 Teachers' outputs come from a cache, or from the five official teachers running online.
 """
@@ -35,7 +35,7 @@ from tests.benchmarks.common import medians, report
 
 CPU = torch.device("cpu")
 BATCH, IMAGES, VIEWS, CLASSES = 128, 4096, 2, 10
-# Architecture, width, and repeats: a step of ResNet-18 takes seconds on two cores.
+# Architecture, width and repeats; a step of ResNet-18 takes seconds on two cores.
 STUDENTS = {
     "mobilenet, half width": ("mobilenet", 0.5, 15),
     "resnet18": ("resnet18", 1.0, 4),
@@ -95,7 +95,7 @@ def pipeline() -> ViewPipeline:
 
 
 def stepper(objective: Objective, inputs: Callable[[int], tuple[Any, ...]]) -> Callable[[], None]:
-    """A function that makes one training step, as the engine does."""
+    """A function that takes one training step, as the engine does."""
     optimizer, step = make_optimizer(objective), 0
     objective.train()
 
@@ -111,7 +111,7 @@ def stepper(objective: Objective, inputs: Callable[[int], tuple[Any, ...]]) -> C
 
 
 def supervised_step(student: NetworkSpec, views: ViewPipeline) -> Callable[[], None]:
-    """Plain training on labels."""
+    """A step of plain training on labels."""
     labels = torch.randint(0, CLASSES, (IMAGES,))
 
     def inputs(step: int) -> tuple[Any, ...]:
@@ -125,7 +125,7 @@ def supervised_step(student: NetworkSpec, views: ViewPipeline) -> Callable[[], N
 def distillation_step(
     student: NetworkSpec, views: ViewPipeline, ensemble: Ensemble, **changes: Any
 ) -> Callable[[], None]:
-    """MEAL: all blocks and discriminators unless `changes` say otherwise."""
+    """A step of MEAL, with all blocks and discriminators unless `changes` say otherwise."""
     settings = Distill.model_validate(
         {"lr": 0.01, "epochs": 1, "batch_size": BATCH, "discriminator": {"lr": 0.001}, **changes}
     )
@@ -162,7 +162,7 @@ def cached_seconds(
 def online_ratio(
     student: NetworkSpec, views: ViewPipeline, archs: Sequence[str], number: int, repeats: int
 ) -> float:
-    """A step with the mean of `number` online teachers, over a supervised step."""
+    """The cost of a step with the mean of `number` online teachers, over a supervised step."""
     with tempfile.TemporaryDirectory() as folder:
         ensemble = make_teachers(Path(folder), archs, number, online=True)
         online = distillation_step(student, views, ensemble, selection="mean")
@@ -178,7 +178,7 @@ def run(numbers: Sequence[int] = (1, 3, 5, 10)) -> None:
     views = pipeline()
     for title, (arch, width, repeats) in STUDENTS.items():
         student = spec(arch, width)
-        # One random teacher a step costs the mean of what each costs alone.
+        # One random teacher per step costs the mean of what each costs alone.
         alone = [online_ratio(student, views, [teacher], 1, repeats=1) for teacher in OFFICIAL]
         for number in numbers:
             seconds = cached_seconds(student, views, number, repeats)
@@ -192,7 +192,7 @@ def run(numbers: Sequence[int] = (1, 3, 5, 10)) -> None:
             )
             for mode, ratio in ratios.items():
                 milliseconds = 1000 * ratio * seconds["supervised"]
-                # Both selections read a cache; online they differ, and in their mode.
+                # Both selections read a cache in the same mode; online, they are two modes.
                 name, _, selection = mode.partition("_")
                 rows.append(
                     {
@@ -206,4 +206,4 @@ def run(numbers: Sequence[int] = (1, 3, 5, 10)) -> None:
                     }
                 )
                 print(rows[-1], flush=True)
-    report("step_cost", rows, "a step over a supervised step of the same student, batch 128")
+    report("step_cost", rows, "a step relative to a supervised step of the same student, batch 128")

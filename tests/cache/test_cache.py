@@ -41,18 +41,18 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("no file system may be mounted here")
+        pytest.skip("this process may not mount a file system")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_disk_that_is_full_is_an_error_before_a_page_is_written(small_disk: Path) -> None:
+def test_a_full_disk_is_an_error_before_any_page_is_written(small_disk: Path) -> None:
     with pytest.raises(UserError, match=r"logits\.npy cannot be written; is the disk full"):
         create(small_disk / "logits.npy", np.dtype(np.float32), (1, 1000, 100))
     assert list(small_disk.iterdir()) == []
 
 
-def test_answers_are_the_teachers_to_the_views(data: Prepared, tmp_path: Path) -> None:
+def test_a_cache_holds_the_teachers_outputs_for_the_views(data: Prepared, tmp_path: Path) -> None:
     cache = make_cache(data, tmp_path, dtype="float32")
     loaded = load(tmp_path / "teachers" / "one")
     blocks = with_blocks(loaded.network, loaded.spec, 3)
@@ -67,7 +67,7 @@ def test_answers_are_the_teachers_to_the_views(data: Prepared, tmp_path: Path) -
             assert np.array_equal(cache.array(f"block{block}")[view], values.numpy())
 
 
-def test_plain_answers_are_kept_in_float32(data: Prepared, tmp_path: Path) -> None:
+def test_logits_for_plain_images_are_kept_in_float32(data: Prepared, tmp_path: Path) -> None:
     cache = make_cache(data, tmp_path)
     network = load(tmp_path / "teachers" / "one").network
     splits: tuple[tuple[Split, int], ...] = (("validation", 24), ("test", 30))
@@ -75,8 +75,8 @@ def test_plain_answers_are_kept_in_float32(data: Prepared, tmp_path: Path) -> No
         stored = cache.array(f"{split}_logits")
         assert stored.dtype == np.float32
         with torch.inference_mode():
-            answers = network(PlainPipeline.of(data, split, CPU).plain(0, count))
-        assert np.array_equal(stored, answers.numpy())
+            logits = network(PlainPipeline.of(data, split, CPU).plain(0, count))
+        assert np.array_equal(stored, logits.numpy())
 
 
 def test_moments_count_every_view_of_every_image_once(data: Prepared, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_moments_count_every_view_of_every_image_once(data: Prepared, tmp_path: 
         assert np.allclose(std, values.std(axis=0), rtol=1e-4)
 
 
-def test_float16_is_float32_rounded(data: Prepared, tmp_path: Path) -> None:
+def test_float16_is_rounded_float32(data: Prepared, tmp_path: Path) -> None:
     half = make_cache(data, tmp_path / "a")
     full = make_cache(data, tmp_path / "b", dtype="float32")
     for name in ("logits", "block1"):
@@ -111,32 +111,32 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_a_build_interrupted_and_continued_gives_the_same_bytes(
+def test_an_interrupted_and_resumed_build_gives_the_same_bytes(
     data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = make_cache(data, tmp_path / "whole")
-    answers = build.view_outputs
+    view_outputs = build.view_outputs
 
-    def answer_and_die(*args: Any) -> Any:
-        for index, answer in enumerate(answers(*args)):
+    def compute_and_die(*args: Any) -> Any:
+        for index, outputs in enumerate(view_outputs(*args)):
             if args[2].view == 1 and index == 1:  # in the middle of the second view
                 raise KeyboardInterrupt
-            yield answer
+            yield outputs
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(build, "view_outputs", answer_and_die)
+        patch.setattr(build, "view_outputs", compute_and_die)
         make_cache(data, tmp_path / "parts")
     assert not (tmp_path / "parts" / "caches" / "one").exists()
     resumed = make_cache(data, tmp_path / "parts")
     assert files_of(resumed.folder) == files_of(whole.folder)
 
 
-def test_a_full_disk_is_an_error_before_the_work(
+def test_too_little_disk_space_is_an_error_before_any_work(
     data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(build.shutil, "disk_usage", lambda path: usage)
-    monkeypatch.setattr(build, "view_outputs", None)  # may not be called
+    monkeypatch.setattr(build, "view_outputs", None)  # must not be called
     with pytest.raises(UserError, match=r"cache of one needs .* MiB.*lower views.count"):
         make_cache(data, tmp_path)
 
@@ -167,8 +167,8 @@ def ensemble(data: Prepared, tmp_path: Path) -> Ensemble:
 def test_the_mean_is_of_probabilities_and_of_standardised_blocks(ensemble: Ensemble) -> None:
     members = list(ensemble.members.values())
     for view in range(3):
-        answers = [np.exp(log_softmax(cache.array("logits")[view])) for cache in members]
-        probabilities = np.mean(answers, axis=0)
+        each = [np.exp(log_softmax(cache.array("logits")[view])) for cache in members]
+        probabilities = np.mean(each, axis=0)
         assert np.allclose(np.exp(ensemble.mean.array("logits")[view]), probabilities, atol=1e-6)
         blocks = []
         for cache in members:
@@ -179,7 +179,7 @@ def test_the_mean_is_of_probabilities_and_of_standardised_blocks(ensemble: Ensem
 
 def test_the_mean_by_hand() -> None:
     one, two = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log() + 7
-    expected = torch.tensor([[0.7, 0.3]])  # a shift of logits changes nothing
+    expected = torch.tensor([[0.7, 0.3]])  # adding a constant to the logits changes nothing
     assert torch.allclose(mean_log_probabilities([one, two], [0.5, 0.5]).exp(), expected)
 
 
@@ -188,12 +188,12 @@ def test_members_are_linked_not_copied(ensemble: Ensemble, tmp_path: Path) -> No
     assert linked.samefile(tmp_path / "caches" / "one" / "logits.npy")
 
 
-def test_only_the_chosen_teachers_are_in(ensemble: Ensemble, tmp_path: Path) -> None:
+def test_an_ensemble_holds_only_the_chosen_teachers(ensemble: Ensemble, tmp_path: Path) -> None:
     assert build_ensemble(tmp_path, "three", "one").teachers == ["three", "one"]
     assert not (tmp_path / "ensemble" / "two").exists()
 
 
-def test_caches_of_other_views_do_not_mix(data: Prepared, tmp_path: Path) -> None:
+def test_caches_that_differ_cannot_be_combined(data: Prepared, tmp_path: Path) -> None:
     make_cache(data, tmp_path, "one", 1)
     make_cache(data, tmp_path, "two", 2, dtype="float32")
     with pytest.raises(UserError, match="differ in dtype"):
@@ -201,14 +201,14 @@ def test_caches_of_other_views_do_not_mix(data: Prepared, tmp_path: Path) -> Non
     assert not (tmp_path / "ensemble").exists()
 
 
-def test_answers_to_other_data_or_views_are_refused(ensemble: Ensemble, data: Prepared) -> None:
+def test_outputs_for_other_data_or_views_are_refused(ensemble: Ensemble, data: Prepared) -> None:
     family = PaddedCrops(0, 1, False, 9)
     ensemble.check(data.fingerprint, family.identity, 3)
-    with pytest.raises(UserError, match="other views"):
+    with pytest.raises(UserError, match="stale: views changed"):
         ensemble.check(data.fingerprint, PaddedCrops(1, 1, False, 9).identity, 3)
-    with pytest.raises(UserError, match="other data"):
+    with pytest.raises(UserError, match="stale: data changed"):
         ensemble.check("other", family.identity, 3)
-    with pytest.raises(UserError, match="other view_count"):
+    with pytest.raises(UserError, match="stale: view_count changed"):
         ensemble.check(data.fingerprint, family.identity, 4)
 
 
@@ -224,13 +224,13 @@ def who_taught(ensemble: Ensemble, logits: torch.Tensor, view: int) -> list[str]
         next(
             name
             for name, cache in ensemble.members.items()
-            if np.array_equal(cache.array("logits")[view, image], answer)
+            if np.array_equal(cache.array("logits")[view, image], row)
         )
-        for image, answer in zip(ROWS.tolist(), logits.numpy(), strict=True)
+        for image, row in zip(ROWS.tolist(), logits.numpy(), strict=True)
     ]
 
 
-def test_random_is_one_teacher_a_step_and_each_in_turn(ensemble: Ensemble) -> None:
+def test_random_selects_one_teacher_per_step_and_every_teacher_often(ensemble: Ensemble) -> None:
     reader = TargetReader(ensemble, distill_settings(selection="random"), seed=4, device=CPU)
     taught = []
     for step in range(60):
@@ -260,7 +260,7 @@ def test_random_per_image_mixes_teachers_and_keeps_rows_together(ensemble: Ensem
     assert mixed >= 5
 
 
-def test_the_mean_speaks_for_all(ensemble: Ensemble) -> None:
+def test_mean_gives_the_mean_of_all_teachers(ensemble: Ensemble) -> None:
     reader = TargetReader(ensemble, distill_settings(selection="mean"), seed=4, device=CPU)
     targets = ask(reader, ROWS, 0, 0)
     assert np.array_equal(targets.logits.numpy(), ensemble.mean.array("logits")[0, ROWS.numpy()])
@@ -277,14 +277,14 @@ def test_standardised_targets_have_mean_zero_and_std_one(ensemble: Ensemble) -> 
     assert ((std - 1).abs() < 1e-3).logical_or(std < 1e-6).all()
 
 
-def test_without_standardisation_blocks_come_raw(ensemble: Ensemble) -> None:
+def test_blocks_are_raw_without_standardisation(ensemble: Ensemble) -> None:
     reader = TargetReader(ensemble, distill_settings(norm="none"), seed=4, device=CPU)
     values = ask(reader, ROWS, 0, 0).blocks[1][0].numpy()
     raw = [cache.array("block1")[0, ROWS.numpy()] for cache in ensemble.members.values()]
     assert any(np.array_equal(values, candidate) for candidate in raw)
 
 
-def test_a_manifest_says_what_the_answers_depend_on(data: Prepared, tmp_path: Path) -> None:
+def test_a_manifest_records_what_the_outputs_depend_on(data: Prepared, tmp_path: Path) -> None:
     cache = make_cache(data, tmp_path)
     manifest = json.loads((cache.folder / "manifest.json").read_text())
     assert manifest["data"] == data.fingerprint
@@ -297,21 +297,21 @@ def test_a_manifest_says_what_the_answers_depend_on(data: Prepared, tmp_path: Pa
 
 def test_top_k_keeps_the_largest_and_spreads_the_rest() -> None:
     probabilities = torch.tensor([[0.5, 0.02, 0.3, 0.08, 0.1], [0.2, 0.2, 0.2, 0.35, 0.05]])
-    indices, shares = compress(probabilities.log(), 2)
+    indices, largest = compress(probabilities.log(), 2)
     assert indices[0].tolist() == [0, 2]
-    whole = expand(indices.numpy().astype(np.uint16), shares.numpy(), 5).exp()
+    whole = expand(indices.numpy().astype(np.uint16), largest.numpy(), 5).exp()
     assert torch.allclose(whole[0], torch.tensor([0.5, 0.2 / 3, 0.3, 0.2 / 3, 0.2 / 3]))
     assert torch.allclose(whole.sum(dim=1), torch.ones(2))
 
 
-def test_a_certain_teacher_leaves_no_infinity() -> None:
-    indices, shares = compress(torch.tensor([[200.0, 0.0, 0.0, 0.0]]).log_softmax(dim=1), 2)
-    whole = expand(indices.numpy().astype(np.uint16), shares.half().numpy(), 4)
+def test_a_fully_confident_teacher_gives_no_infinities() -> None:
+    indices, largest = compress(torch.tensor([[200.0, 0.0, 0.0, 0.0]]).log_softmax(dim=1), 2)
+    whole = expand(indices.numpy().astype(np.uint16), largest.half().numpy(), 4)
     assert torch.isfinite(whole).all()
     assert whole.argmax() == 0
 
 
-def test_ten_of_a_thousand_classes_take_under_fifty_bytes_a_view() -> None:
+def test_ten_of_a_thousand_classes_take_forty_bytes_per_view() -> None:
     config = cache_slice(views=1, top_k=10, blocks=0)
     spec = NetworkSpec("tiny", 1.0, 1, 16, 1000)
     blocks = with_blocks(build_network(spec), spec, config.cache.blocks)
@@ -323,7 +323,7 @@ def test_a_top_k_cache_gives_log_probabilities(data: Prepared, tmp_path: Path) -
     whole = make_cache(data, tmp_path / "a", dtype="float32")
     cut = make_cache(data, tmp_path / "b", dtype="float32", top_k=2)
     assert not (cut.folder / "logits.npy").exists()
-    # With two of three classes kept, the rest of one class is exact.
+    # With two of three classes kept, the remaining probability is exact, too.
     expected = whole.logits(1, np.arange(96)).log_softmax(dim=1)
     assert torch.allclose(cut.logits(1, np.arange(96)), expected, atol=1e-5)
 
@@ -346,7 +346,7 @@ def test_the_mean_of_top_k_caches(data: Prepared, tmp_path: Path) -> None:
     assert torch.allclose(ensemble.mean.logits(0, rows), expected, atol=1e-5)
 
 
-def test_an_online_build_interrupted_at_its_end_continues(
+def test_an_online_build_interrupted_at_its_end_resumes(
     data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -370,9 +370,7 @@ def test_the_mean_does_not_depend_on_how_many_images_are_averaged_at_once(
     assert before == [(again.folder / "mean" / name).read_bytes() for name in names]
 
 
-def test_fitted_weights_are_followed_by_the_mean_and_by_the_choice(
-    data: Prepared, tmp_path: Path
-) -> None:
+def test_the_mean_and_the_random_choice_use_fitted_weights(data: Prepared, tmp_path: Path) -> None:
     for name, seed in (("one", 1), ("two", 2), ("three", 3)):
         make_cache(data, tmp_path, name, seed, dtype="float32")
     ensemble = build_ensemble(tmp_path, "one", "two", "three", weights="fitted")
@@ -383,17 +381,17 @@ def test_fitted_weights_are_followed_by_the_mean_and_by_the_choice(
     mean = sum(w * member for w, member in zip(weights, members, strict=True))
     assert torch.allclose(ensemble.mean.logits(1, rows).exp(), mean, atol=1e-6)
     outputs = ensemble.log_probabilities("test")
-    for kind, shares in (("ensemble", [1 / 3] * 3), ("ensemble_fitted", weights)):
-        mixed = sum(w * np.exp(p) for w, p in zip(shares, outputs.teachers.values(), strict=True))
+    for kind, used in (("ensemble", [1 / 3] * 3), ("ensemble_fitted", weights)):
+        mixed = sum(w * np.exp(p) for w, p in zip(used, outputs.teachers.values(), strict=True))
         assert np.allclose(np.exp(outputs.ensembles[kind]), mixed, atol=1e-12)
     reader = TargetReader(ensemble, distill_settings(), 0, CPU)
     batch = ViewBatch(torch.arange(4), 0, 0, torch.zeros(4, 1, 16, 16))
-    said = [reader.targets(replace(batch, step=step)).teacher for step in range(3000)]
-    shares = [said.count(name) / 3000 for name in ensemble.teachers]
-    assert shares == pytest.approx(weights, abs=0.03)
+    selected = [reader.targets(replace(batch, step=step)).teacher for step in range(3000)]
+    frequencies = [selected.count(name) / 3000 for name in ensemble.teachers]
+    assert frequencies == pytest.approx(weights, abs=0.03)
 
 
-def test_projected_caches_keep_a_value_for_each_channel_and_have_no_mean_block(
+def test_projected_caches_keep_one_value_per_channel_and_have_no_mean_block(
     data: Prepared, tmp_path: Path
 ) -> None:
     for name, seed in (("one", 1), ("two", 2)):

@@ -1,4 +1,4 @@
-"""A cache built in parts by several processes is the cache that one process builds."""
+"""A cache that several processes build in parts equals the one that a single process builds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.caches import build_cache, build_shard, cache_slice, make_cache
 
 
 @pytest.mark.parametrize("images", [1, 65_536, 65_537, 200_000])
-def test_parts_cover_every_view_once_and_none_is_small(images: int) -> None:
+def test_parts_cover_every_view_once_and_are_of_similar_size(images: int) -> None:
     made = divide(3, images)
     assert [part.number for part in made] == list(range(len(made)))
     for view in range(3):
@@ -30,13 +30,13 @@ def test_parts_cover_every_view_once_and_none_is_small(images: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "2", "0/3", "4/3", "a/b", "1/0", "-1/2", "1/2/3"])
-def test_a_shard_is_one_of_some(text: str) -> None:
-    with pytest.raises(UserError, match=r"MEAL_SHARD=.*i/n is expected"):
+def test_a_malformed_shard_is_an_error(text: str) -> None:
+    with pytest.raises(UserError, match=r"MEAL_SHARD=.*expected i/n"):
         Shard.parse(text)
 
 
 @pytest.mark.parametrize("shards", [2, 5])
-def test_parts_built_apart_equal_one_whole_build(
+def test_parts_built_separately_equal_a_single_build(
     shards: int, data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parts, "_MOST_IMAGES", 40)  # three parts of each of the views
@@ -57,11 +57,11 @@ def test_parts_built_apart_equal_one_whole_build(
     monkeypatch.setattr(build, "view_outputs", count)
     work = WorkFolder(tmp_path / "work", "cache@one", {})
     build_cache(cache_slice(), data, weights, folder, work)
-    assert computed == []  # nothing was left to answer
+    assert computed == []  # nothing was left to compute
     assert files_of(folder) == files_of(whole.folder)
 
 
-def test_answers_of_an_unfinished_cache_that_were_damaged_are_made_again(
+def test_damaged_outputs_of_an_unfinished_cache_are_rebuilt(
     data: Prepared, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = make_cache(data, tmp_path / "whole")
@@ -79,7 +79,7 @@ def test_answers_of_an_unfinished_cache_that_were_damaged_are_made_again(
     assert files_of(folder) == files_of(whole.folder)
 
 
-def test_two_processes_cannot_build_the_same_part_nor_the_whole_beside_one(tmp_path: Path) -> None:
+def test_processes_cannot_build_the_same_part_or_the_whole_at_once(tmp_path: Path) -> None:
     first = WorkFolder(tmp_path, "cache@one", {}, part="1-of-2")
     second = WorkFolder(tmp_path, "cache@one", {}, part="2-of-2")
     for part in ("1-of-2", None):

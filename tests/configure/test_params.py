@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
+from meal.configure.checks import checked_slices
 from meal.configure.schema import load_params
 from meal.configure.slices import resolve
 from meal.core.errors import UserError
 from stages import configure
+from tests.conftest import ROOT
 
-# What a user types after -S, and what the one line must say.
+# What a user types after -S, and what the one-line error must contain.
 FAULTS = {
     "student=nope": "student='nope': not one of networks; allowed: densenet, ",
     "teachers=[ghost]": "teachers='ghost': not one of networks; allowed: densenet, ",
@@ -29,13 +31,13 @@ FAULTS = {
     "data.test_fraction=1": "data.test_fraction=1: input should be less than 1",
     "runtime.workers=-1": "runtime.workers=-1: input should be greater than or equal to 0",
     "networks.vgg.arch=alexnet": "networks.vgg.arch='alexnet': unknown; allowed: densenet, ",
-    "networks.vgg.arch=dpn92": "networks.vgg.width=0.25: dpn92 has width 1 only",
+    "networks.vgg.arch=dpn92": "networks.vgg.width=0.25: dpn92 supports only width 1",
     "networks.vgg.depth=3": "networks.vgg.depth: unknown key; allowed here: arch, width, seed",
     "networks.vgg=3": "networks.vgg=3: input should be a valid dictionary",
     "networks.mean={arch: vgg19}": "a name has 1 to 64 letters",
     "epochs=3": "epochs: unknown key; allowed here: dataset, student",
     "distill.epochs=-1": "distill.epochs=-1: input should be greater than or equal to 1",
-    "distill.epochs=true": "distill.epochs=True: a number is expected",
+    "distill.epochs=true": "distill.epochs=True: expected a number",
     "distill.lr=abc": "distill.lr='abc': input should be a valid number",
     "distill.lr=.nan": "distill.lr=nan: input should be a finite number",
     "distill.momentum=0": "distill.momentum=0: nesterov: true needs momentum above 0",
@@ -52,7 +54,7 @@ FAULTS = {
     "views.count=60": "views.count=60: crop_padding 2 and flip False give 25 different views",
     "views.count=some": "views.count='some': input should be a valid integer",
     "views.crop=square": "views.crop='square': input should be 'padded' or 'resized'",
-    "views.scale=[0.5, 0.1]": "views.scale=[0.5, 0.1]: two fractions of the area are expected",
+    "views.scale=[0.5, 0.1]": "views.scale=[0.5, 0.1]: expected two fractions of the area",
     "cache.top_k=0": "cache.top_k=0: input should be greater than or equal to 1",
     "cache.top_k=10": "cache.top_k=10: digits has 10 classes; allowed: 1 to 9, or null",
     "data.image_size=7": "data.image_size=7: input should be greater than or equal to 16",
@@ -108,7 +110,7 @@ NO_LABELS = "distill.label_weight=0"
         (["distill.norm=none", "distill.selection=mean"], "distill.norm='none': the blocks of"),
     ],
 )
-def test_values_that_exclude_each_other(
+def test_values_that_exclude_each_other_are_an_error(
     assignments: list[str], message: str, raw_params: dict[str, Any], tmp_path: Path
 ) -> None:
     for assignment in assignments:
@@ -121,7 +123,7 @@ def test_values_that_exclude_each_other(
     assert "\n" not in str(error.value)
 
 
-def test_several_faults_are_a_line_each(raw_params: dict[str, Any], tmp_path: Path) -> None:
+def test_several_faults_give_one_line_each(raw_params: dict[str, Any], tmp_path: Path) -> None:
     change(raw_params, "distill.epochs=0")
     change(raw_params, "teaching.lr=fast")
     path = tmp_path / "params.yaml"
@@ -135,7 +137,7 @@ def test_several_faults_are_a_line_each(raw_params: dict[str, Any], tmp_path: Pa
     ("text", "message"),
     [("a: [", "cannot be read"), ("- 1", "holds no keys"), ("", "holds no keys")],
 )
-def test_a_file_that_is_no_params_file(text: str, message: str, tmp_path: Path) -> None:
+def test_an_invalid_params_file_is_an_error(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match=message):
@@ -177,7 +179,7 @@ def slices(raw_params: dict[str, Any], tmp_path: Path, *assignments: str) -> dic
         ("data.split_seed=1", {"prepare"}),
     ],
 )
-def test_a_parameter_changes_only_the_slices_it_concerns(
+def test_a_parameter_changes_only_the_slices_that_it_affects(
     assignment: str, changed: set[str], raw_params: dict[str, Any], tmp_path: Path
 ) -> None:
     before = slices(raw_params, tmp_path)
@@ -192,7 +194,7 @@ def test_the_baseline_has_the_students_budget(raw_params: dict[str, Any], tmp_pa
     assert cut["baseline"]["training"]["lr"] == raw_params["teaching"]["lr"]
 
 
-def test_the_baselines_rate_falls_with_the_students(
+def test_the_baselines_learning_rate_follows_the_students_schedule(
     raw_params: dict[str, Any], tmp_path: Path
 ) -> None:
     flags = ["teaching.schedule=step", "teaching.milestones=[20]", "distill.warmup_epochs=3"]
@@ -201,7 +203,9 @@ def test_the_baselines_rate_falls_with_the_students(
     assert training["warmup_epochs"] == 3
 
 
-def test_a_networks_seed_is_not_the_students(raw_params: dict[str, Any], tmp_path: Path) -> None:
+def test_a_networks_seed_does_not_affect_the_student(
+    raw_params: dict[str, Any], tmp_path: Path
+) -> None:
     before = slices(raw_params, tmp_path)
     after = slices(raw_params, tmp_path, "networks.resnet.seed=9")
     changed = {name for name in before if before[name] != after[name]}
@@ -219,3 +223,42 @@ def test_flip_auto_follows_the_dataset(raw_params: dict[str, Any], tmp_path: Pat
 def test_configure_needs_neither_torch_nor_timm() -> None:
     code = "import sys, stages.configure; assert not {'torch', 'timm'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("networks.vgg.options={a: .nan}", "networks.vgg.options={'a': nan}: expected texts"),
+        ("networks.vgg.options={a: 2020-01-02}", "expected texts, finite numbers"),
+        ("networks.vgg.blocks=['']", "networks.vgg.blocks.0='': string should have at least 1"),
+        ("networks.vgg.arch='networks:f'", "your own networks belong in the folder networks/"),
+        ("networks.vgg.arch='networks.%s:f'" % ("a" * 300), "belong in the folder networks/"),
+        ("networks.vgg.weights={url: 'https://[', sha256: %s}" % ("0" * 64), "begins with https"),
+        ("networks.vgg={arch: timm/resnet18.bogus, weights: pretrained}", "no pretrained weights"),
+        ('data.root="a\\0b"', "cannot be read"),
+    ],
+)
+def test_odd_values_are_one_line_too(
+    assignment: str,
+    message: str,
+    raw_params: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    path = tmp_path / "params.yaml"
+    change(raw_params, assignment)
+    path.write_text(yaml.safe_dump(raw_params))
+    with pytest.raises(UserError) as error:
+        checked_slices(load_params(path), "params.yaml")
+    assert message in str(error.value) and "params.yaml" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["a: 2020-13-45", "a: !!int abc", "a: !!bool abc", "a: !!timestamp abc", "a: 0x_"]
+)
+def test_yaml_that_names_no_value_is_one_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"params\.yaml cannot be read") as error:
+        load_params(tmp_path / "params.yaml")
+    assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Recipes: what they change, and that the command keeps the rest of params.yaml."""
+"""Recipes change the parameters that they name, and keep the rest of params.yaml."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STARTED = {"meal-v2", "fkd"}  # they start from a weights file
 
 
 def merged(params: Any, changes: Any) -> Any:
-    """What applying a recipe means: mappings are merged, networks and all else replaced."""
+    """Apply a recipe: merge mappings, and replace networks and everything else."""
     for key, value in changes.items():
         if key == "networks":
             params[key] |= value
@@ -30,7 +30,7 @@ def merged(params: Any, changes: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", sorted(list_recipes(RECIPES)))
-def test_a_recipe_changes_what_it_names_and_passes_configure(
+def test_a_recipe_changes_only_what_it_names_and_passes_configure(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
@@ -44,7 +44,7 @@ def test_a_recipe_changes_what_it_names_and_passes_configure(
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_a_recipe_opens_with_what_it_is_its_command_and_its_cost(path: Path) -> None:
+def test_a_recipe_opens_with_a_title_its_command_and_its_cost(path: Path) -> None:
     comments = [line for line in path.read_text().splitlines() if line.startswith("#")]
     head = "\n".join(comments)
     assert comments[0].endswith(".") or ":" in comments[0]
@@ -67,11 +67,41 @@ def test_recipes_are_applied_in_order() -> None:
     assert both["dataset"] == "fashion_mnist" and both["distill"]["selection"] == "mean"
 
 
-def test_a_recipe_that_does_not_exist_or_lacks_its_start_is_an_error(
+def test_an_unknown_recipe_or_a_missing_weights_file_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UserError, match="recipe 'kdd': unknown; allowed: ablation, cifar10"):
         apply_recipes(["kdd"], PARAMS, RECIPES)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"starts from start\.safetensors, which does not exist"):
+    with pytest.raises(UserError, match=r"starts from start\.safetensors, which is not a file"):
         apply_recipes(["meal-v2"], PARAMS, RECIPES)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "zz.yaml holds no keys"),
+        ("# only a comment", "zz.yaml holds no keys"),
+        ("- 1", "zz.yaml holds no keys"),
+        ("a: [", "zz.yaml cannot be read"),
+        ("student: vgg\nstudent: resnet", "zz.yaml cannot be read"),
+        ("distill: [1]", r"params.yaml with zz: distill=\[1\]"),
+        ("foo: 1", "params.yaml with zz: foo: unknown key"),
+        ("distill: {init: {file: null}}", "params.yaml with zz: distill.init"),
+        ("distill: {init: {file: /tmp}}", "starts from /tmp, which is not a file"),
+    ],
+)
+def test_a_broken_recipe_is_one_line_and_breaks_no_other(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "zz.yaml").write_text(text)
+    (tmp_path / "good.yaml").write_text((RECIPES / "kd.yaml").read_text())
+    with pytest.raises(UserError, match=message):
+        apply_recipes(["zz"], PARAMS, tmp_path)
+    assert apply_recipes(["good"], PARAMS, tmp_path) == apply_recipes(["kd"], PARAMS, RECIPES)
+    assert set(list_recipes(tmp_path)) == {"zz", "good"}
+
+
+def test_a_method_does_not_keep_the_start_of_another() -> None:
+    for name in ("kd", "meal", "meal-single", "meal-official"):
+        assert yaml.safe_load((RECIPES / f"{name}.yaml").read_text())["distill"]["init"] is None

@@ -17,7 +17,7 @@ from meal.core.files import (
 from tests.conftest import ROOT
 
 
-def test_a_block_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failing_block_leaves_the_old_content(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("old")
     with pytest.raises(RuntimeError), atomic_path(tmp_path / "a.txt") as temporary:
         temporary.write_text("half")
@@ -29,7 +29,7 @@ def test_a_block_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     assert (tmp_path / "a.txt").read_text() == "old"
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_are_removed_by_the_next(tmp_path: Path) -> None:
     (tmp_path / ".a.json.abcd1234").write_text("half")
     (tmp_path / ".data.abcd1234").mkdir()
     (tmp_path / ".data.abcd1234" / "x.npy").write_text("half")
@@ -42,7 +42,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> No
     ]  # fmt: skip
 
 
-def test_processes_that_share_a_path_leave_each_others_files(tmp_path: Path) -> None:
+def test_processes_that_share_a_path_keep_each_others_files(tmp_path: Path) -> None:
     target = tmp_path / "note.json"
     with atomic_path(target, shared=True) as first:
         write_json(target, {"a": 1}, shared=True)
@@ -67,7 +67,7 @@ FORBIDDEN_ATTRIBUTES = {
 
 
 def forbidden(tree: ast.AST) -> list[str]:
-    """Calls that would run what they read."""
+    """Calls that would execute what they read."""
     found = []
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
@@ -95,7 +95,7 @@ CODE = [path for folder in ("meal", "stages", "networks") for path in (ROOT / fo
 
 
 @pytest.mark.parametrize("path", sorted(CODE))
-def test_no_code_runs_what_it_reads(path: Path) -> None:
+def test_no_code_executes_what_it_reads(path: Path) -> None:
     assert forbidden(ast.parse(path.read_text())) == []
 
 

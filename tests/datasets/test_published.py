@@ -1,4 +1,4 @@
-"""Published datasets: miniature files in the true formats, through torchvision's own classes."""
+"""Published datasets: miniature files in the real formats, read by torchvision's own classes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read(name: str, root: Path | None) -> RawImages:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder for downloads that is not the project's, which is the current one."""
+    """A folder for downloads outside the project's folder, which is the current one."""
     (tmp_path / "project").mkdir()
     (tmp_path / "files").mkdir()
     monkeypatch.chdir(tmp_path / "project")
@@ -50,13 +50,13 @@ def test_cifar_from_its_archive_and_from_torchvisions_folder(
     classes = DATASETS[name].classes
     assert classes and raw.train_labels.tolist() == [k % classes for k in range(50)]
     assert raw.classes[3] == "class 3" and len(raw.classes) == classes
-    assert sorted(elsewhere.iterdir()) == before  # nothing is unpacked into it
+    assert sorted(elsewhere.iterdir()) == before  # nothing was unpacked into it
 
 
-def test_a_cifar_batch_that_was_changed_is_not_read(
+def test_a_changed_cifar_batch_is_not_read(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Batches are pickles: torchvision reads none whose checksum is not the published one."""
+    """Batches are pickles: torchvision reads only those with the published checksum."""
     write_cifar(elsewhere, CIFAR10, monkeypatch)
     base = elsewhere / "made" / CIFAR10.base_folder
     evil = b"cos\nsystem\n(S'touch %s'\ntR." % str(elsewhere / "harm").encode()
@@ -118,7 +118,7 @@ def test_an_archive_cannot_write_outside_its_folder(
 
 
 class Server(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder; the first answers are cut short: torchvision asks for a file twice."""
+    """Serve a folder, with the first two responses truncated: torchvision requests a file twice."""
 
     cut = 2
 
@@ -149,7 +149,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.shutdown()
 
 
-def test_a_download_that_was_cut_short_is_begun_again(
+def test_a_truncated_download_starts_over(
     address: str, elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MEAL_DATA", str(elsewhere))
@@ -157,14 +157,14 @@ def test_a_download_that_was_cut_short_is_begun_again(
     monkeypatch.setattr(CIFAR10, "url", address + CIFAR10.filename)
     with pytest.raises(UserError, match="could not be downloaded"):
         read("cifar10", None)
-    assert not (elsewhere / CIFAR10.filename).exists()  # nothing that looks whole
+    assert not (elsewhere / CIFAR10.filename).exists()  # nothing that looks complete
     assert np.array_equal(read("cifar10", None).train_images, train)
     assert md5(elsewhere / CIFAR10.filename) == CIFAR10.tgz_md5
-    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/")  # what is there is not asked for
+    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/")  # an existing file is not requested
     assert np.array_equal(read("cifar10", None).train_images, train)
 
 
-def test_a_download_of_other_content_is_refused(
+def test_a_download_with_a_wrong_checksum_is_refused(
     address: str, elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Server, "cut", 0)
@@ -178,7 +178,7 @@ def test_a_download_of_other_content_is_refused(
     assert not (elsewhere / "train_32x32.mat").exists()
 
 
-def test_a_server_that_falls_silent_is_given_up(
+def test_a_server_that_stops_responding_times_out(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("meal.datasets.published._TIMEOUT", 0.3)

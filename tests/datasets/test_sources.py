@@ -16,7 +16,7 @@ from meal.prepare.settings import PrepareSlice
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
-    """Write an array of bytes in the IDX format, packed where the name ends in .gz."""
+    """Write an array of bytes in the IDX format, compressed if the name ends in .gz."""
     header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
     opener = gzip.open if path.suffix == ".gz" else open
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def write_fashion_mnist(folder: Path, suffix: str, train: int = 60, test: int = 
 
 @pytest.fixture(autouse=True)
 def no_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without a network, also where there is one."""
+    """Simulate a machine without a network."""
     from torchvision.datasets import FashionMNIST
 
     monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
@@ -50,7 +50,7 @@ def read(name: str, root: Path | None = None) -> RawImages:
     return raw
 
 
-def test_digits_have_a_test_set_that_no_seed_moves() -> None:
+def test_digits_have_a_fixed_test_set() -> None:
     first, again = read("digits"), read("digits")
     assert first.train_images.shape == (1437, 8, 8, 1)
     assert first.test_images.shape == (360, 8, 8, 1)
@@ -67,13 +67,13 @@ def test_fashion_mnist_from_a_folder_of_gz_files(tmp_path: Path) -> None:
     assert raw.classes[9] == "Ankle boot"
 
 
-def test_files_that_are_not_the_published_ones_are_said(
+def test_files_that_are_not_the_published_ones_give_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """MNIST's have the same names and form."""
+    """MNIST's files have the same names and format."""
     write_fashion_mnist(tmp_path, ".gz")
     read("fashion_mnist", tmp_path)
-    assert f"train-labels-idx1-ubyte in {tmp_path} differs from that of https://" in caplog.text
+    assert f"train-labels-idx1-ubyte in {tmp_path} differs from the one at https" in caplog.text
 
 
 def test_fashion_mnist_from_torchvisions_own_folder(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_fashion_mnist_from_torchvisions_own_folder(tmp_path: Path) -> None:
     assert np.array_equal(raw.train_images[..., 0], images)
 
 
-def test_a_folder_without_the_files_names_them(tmp_path: Path) -> None:
+def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data.root=.*train-images-idx3-ubyte.gz"):
         read("fashion_mnist", tmp_path)
 
@@ -102,7 +102,7 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
         read("fashion_mnist", tmp_path)
 
 
-def test_a_file_cut_short_before_packing_is_an_error(tmp_path: Path) -> None:
+def test_a_file_truncated_before_compression_is_an_error(tmp_path: Path) -> None:
     write_fashion_mnist(tmp_path, ".gz")
     path = tmp_path / "train-images-idx3-ubyte.gz"
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:5000]))
@@ -110,7 +110,7 @@ def test_a_file_cut_short_before_packing_is_an_error(tmp_path: Path) -> None:
         read("fashion_mnist", tmp_path)
 
 
-def test_without_a_network_the_error_says_what_to_put_where(
+def test_without_a_network_the_error_says_which_files_to_put_where(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MEAL_DATA", str(tmp_path))
@@ -137,7 +137,7 @@ def test_the_validation_split_is_stratified_and_follows_its_seed(tmp_path: Path)
     assert splits[-1].labels("validation").bincount().tolist() == [5] * 10
 
 
-def test_images_are_resized_when_asked(tmp_path: Path) -> None:
+def test_images_are_resized_to_image_size(tmp_path: Path) -> None:
     write_fashion_mnist(tmp_path / "files", ".gz")
     config = fashion_slice(tmp_path / "files", image_size=32, validation_fraction=0.5)
     prepared = prepare(config, tmp_path / "data")

@@ -46,7 +46,7 @@ def student_gradient(**changes: Any) -> Tensor:
     return torch.cat([p.grad.flatten() for p in method.network.parameters() if p.grad is not None])
 
 
-def test_a_discriminator_has_the_stated_shape_and_a_bare_output() -> None:
+def test_a_discriminator_has_the_documented_shape_and_no_final_relu() -> None:
     sizes = [tuple(p.shape) for p in Discriminator(100).parameters() if p.dim() == 2]
     assert sizes == [(50, 100), (25, 50), (1, 25)]
     small = [tuple(p.shape) for p in Discriminator(16).parameters() if p.dim() == 2]
@@ -58,9 +58,9 @@ def test_a_discriminator_has_the_stated_shape_and_a_bare_output() -> None:
 
 
 def test_the_discriminators_loss_is_the_official_one() -> None:
-    """The official code's two outputs are (-z, z) of ours, in BCE against one-hot sides.
+    """With our logit z, the official code's two outputs are (-z, z), in BCE against one-hot sides.
 
-    Its teacher is class 1 and its student class 0; without its final ReLU.
+    Teachers are class 1 and the student class 0; the final ReLU is left out.
     """
     torch.manual_seed(0)
     net = Discriminator(5).double()
@@ -76,7 +76,7 @@ def test_the_discriminators_loss_is_the_official_one() -> None:
     assert accuracy.item() == pytest.approx(right.item() / 14)
 
 
-def test_an_undecided_discriminator_loses_log_two() -> None:
+def test_an_undecided_discriminator_has_a_loss_of_log_two() -> None:
     net = Discriminator(4)
     for parameter in net.parameters():
         torch.nn.init.zeros_(parameter)
@@ -93,7 +93,7 @@ def test_gradient_scaling() -> None:
     assert values.grad.tolist() == [-1.5, -2.0]
 
 
-def test_fooling_moves_the_student_and_not_the_discriminator() -> None:
+def test_fooling_trains_the_student_and_not_the_discriminator() -> None:
     net, student = Discriminator(4), torch.randn(3, 4, requires_grad=True)
     fool(net, student).backward()
     assert student.grad is not None
@@ -129,7 +129,7 @@ def test_the_total_by_hand() -> None:
     assert parts["label"].item() == pytest.approx(label.item(), rel=1e-6)
 
 
-def test_minimax_is_exactly_minus_cooperative_on_the_student() -> None:
+def test_minimax_gives_the_student_exactly_minus_the_cooperative_gradient() -> None:
     only_adversarial = {"alpha": 0.0}
     minimax = student_gradient(adversarial="minimax", **only_adversarial)
     cooperative = student_gradient(adversarial="cooperative", **only_adversarial)
@@ -162,9 +162,11 @@ def discriminators_loss(method: DistillationObjective) -> float:
 @pytest.mark.parametrize(
     ("mode", "harder"), [("minimax", True), ("non_saturating", True), ("cooperative", False)]
 )
-def test_a_step_of_the_student_makes_the_discriminators_task(mode: str, harder: bool) -> None:
+def test_a_student_step_makes_the_discriminators_task_harder_or_easier(
+    mode: str, harder: bool
+) -> None:
     method = objective(adversarial=mode, alpha=0.0, blocks=[], eta={"logits": 1.0})
-    # Discriminators that have learned something, so that there is a task.
+    # Train the discriminators first, so that there is something to fool.
     optimizer = torch.optim.Adam(discriminator_parameters(method), lr=0.01)
     for _ in range(30):
         optimizer.zero_grad()
@@ -195,7 +197,7 @@ def test_the_discriminators_own_gradient_is_the_same_in_every_mode(mode: str) ->
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_discriminators_are_saved_trained_and_have_their_own_rate(mode: str) -> None:
+def test_discriminators_are_saved_and_trained_with_their_own_rate(mode: str) -> None:
     method = objective(adversarial=mode)
     names = {name.split(".")[1] for name in method.state_dict() if ".discriminator." in name}
     assert names == {"logits", "block1", "block2", "block3"}
@@ -207,14 +209,14 @@ def test_discriminators_are_saved_trained_and_have_their_own_rate(mode: str) -> 
     assert grouped == {id(p) for p in method.parameters()}
 
 
-def test_a_standardised_block_carries_a_gradient_beside_the_logits() -> None:
+def test_standardised_blocks_carry_a_gradient_comparable_to_that_of_logits() -> None:
     none = {"adversarial": "off"}
     logits = student_gradient(**none, gamma={"logits": 1.0, "blocks": 0.0}).norm()
     blocks = student_gradient(**none, gamma={"logits": 0.0, "blocks": 1.0}).norm()
     assert blocks > 0.1 * logits
 
 
-def test_raw_blocks_are_compared_as_they_are() -> None:
+def test_without_norm_raw_blocks_are_compared() -> None:
     method = objective(norm="none", adversarial="off", gamma={"logits": 0.0, "blocks": 1.0})
     images, labels, targets = batch()
     _, blocks = method.student(images)
@@ -223,7 +225,7 @@ def test_raw_blocks_are_compared_as_they_are() -> None:
     assert method(images, labels, targets)[0].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_under_mean_both_sides_speak_in_log_probabilities() -> None:
+def test_with_mean_both_sides_are_log_probabilities() -> None:
     method = objective(selection="mean", adversarial="off", blocks=[], similarity={"logits": "l2"})
     images, labels, targets = batch()
     log_mean = F.log_softmax(targets.logits, dim=1)
@@ -233,7 +235,7 @@ def test_under_mean_both_sides_speak_in_log_probabilities() -> None:
     assert total.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_a_block_that_some_teachers_lack_concerns_the_other_rows_alone() -> None:
+def test_a_block_that_some_teachers_lack_is_compared_for_the_other_rows_only() -> None:
     method = objective(adversarial="minimax", gamma={"logits": 0.0, "blocks": 1.0}, blocks=[1, 2])
     images, labels, targets = batch()
     rows = torch.tensor([3, 5, 8])
@@ -244,8 +246,8 @@ def test_a_block_that_some_teachers_lack_concerns_the_other_rows_alone() -> None
     assert parts["similarity"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_a_step_runs_where_no_tensor_may_stray() -> None:
-    """On the meta device a stray CPU tensor, or a value read back, is an error."""
+def test_a_step_stays_on_one_device_and_reads_nothing_back() -> None:
+    """On the meta device, a stray CPU tensor or a value that is read back is an error."""
     method = objective(label_weight=0.5).to("meta")
     images, labels, targets = batch()
     blocks: BlockTargets = {
@@ -257,7 +259,7 @@ def test_a_step_runs_where_no_tensor_may_stray() -> None:
     total.backward()
 
 
-def test_a_step_whose_teacher_has_nothing_discriminated_is_still_a_step() -> None:
+def test_a_step_works_if_no_output_of_its_teacher_has_a_discriminator() -> None:
     method = objective(eta={"logits": 0.0, "blocks": 1.0}, blocks=[1])
     images, labels, targets = batch()
     total, parts = method(images, labels, Targets(targets.logits, {}))
@@ -265,7 +267,7 @@ def test_a_step_whose_teacher_has_nothing_discriminated_is_still_a_step() -> Non
     total.backward()
 
 
-def test_a_step_with_nothing_to_compare_has_no_gradient_and_no_error() -> None:
+def test_a_step_with_nothing_to_compare_has_a_zero_gradient_and_no_error() -> None:
     method = objective(adversarial="off", gamma={"logits": 0.0, "blocks": 1.0}, blocks=[1])
     images, labels, targets = batch()
     total, _ = method(images, labels, Targets(targets.logits, {}))
@@ -275,7 +277,7 @@ def test_a_step_with_nothing_to_compare_has_no_gradient_and_no_error() -> None:
     assert all(not grad.any() for grad in grads)
 
 
-def test_standardised_logits_are_compared_and_raw_ones_discriminated() -> None:
+def test_standardised_logits_are_compared_but_raw_ones_are_discriminated() -> None:
     changes: dict[str, Any] = {"blocks": [], "temperature": 2.0, "adversarial": "minimax"}
     method = objective(standardise_logits=True, **changes)
     images, labels, targets = batch()
@@ -307,7 +309,7 @@ def projection(method: DistillationObjective, name: str) -> Tensor:
     return weight
 
 
-def test_projected_blocks_have_a_map_and_a_discriminator_for_each_teacher() -> None:
+def test_projected_blocks_have_a_projection_and_a_discriminator_for_each_teacher() -> None:
     method = projected()
     names = {"wide_block1", "wide_block2", "narrow_block1"}
     assert set(method.compared) == set(method.discriminators) == {"logits", *names}
@@ -317,12 +319,12 @@ def test_projected_blocks_have_a_map_and_a_discriminator_for_each_teacher() -> N
     assert sorted(grouped) == sorted(id(p) for p in method.parameters())
 
 
-def test_a_projected_block_is_mapped_standardised_and_compared_with_its_teachers() -> None:
+def test_a_projected_block_is_mapped_standardised_and_compared_with_its_teacher() -> None:
     method = projected(adversarial="off", gamma={"logits": 0.0, "blocks": 1.0})
     images, labels, targets = batch()
     theirs = torch.randn(24, 4, generator=torch.Generator().manual_seed(3))
-    said = Targets(targets.logits, {1: (theirs, None)}, "narrow")
-    total, parts = method(images, labels, said)
+    narrow = Targets(targets.logits, {1: (theirs, None)}, "narrow")
+    total, parts = method(images, labels, narrow)
     _, blocks = method.student(images)
     values = blocks[1] @ projection(method, "narrow_block1").T
     values = (values - values.mean(dim=0)) / (values.var(dim=0, correction=0) + 1e-5).sqrt()
@@ -333,7 +335,7 @@ def test_a_projected_block_is_mapped_standardised_and_compared_with_its_teachers
     assert projection(method, "wide_block1").grad is None
 
 
-def test_probabilities_of_mixed_labels_are_labels() -> None:
+def test_labels_can_be_probabilities() -> None:
     method = objective(adversarial="off", label_weight=1.0)
     images, labels, targets = batch()
     mixed = 0.3 * F.one_hot(labels, 3) + 0.7 * F.one_hot(labels.roll(1), 3)

@@ -59,7 +59,7 @@ def assert_same(first: Trained, second: Trained) -> None:
 
 @contextmanager
 def dies_after_two_epochs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What runs within is interrupted when its second epoch is saved."""
+    """Interrupt the run in the block when its second epoch is saved."""
     save = Checkpoints.save
 
     def save_and_die(self: Checkpoints, step: int, state: dict[str, Any]) -> None:
@@ -91,7 +91,7 @@ def test_an_interrupted_student_ends_with_the_same_bytes(
     assert_same(whole, run(data, ensemble, tmp_path / "parts"))
 
 
-def test_seeds_give_the_same_bytes_or_others(
+def test_equal_seeds_give_the_same_bytes_and_others_do_not(
     data: Prepared, ensemble: Ensemble, tmp_path: Path
 ) -> None:
     first, again = (run(data, ensemble, tmp_path / name, epochs=1) for name in "ab")
@@ -100,7 +100,7 @@ def test_seeds_give_the_same_bytes_or_others(
     assert not torch.equal(first.state["5.weight"], other.state["5.weight"])
 
 
-def test_a_block_that_the_student_lacks_is_said(
+def test_a_block_that_the_student_lacks_is_reported(
     data: Prepared,
     ensemble: Ensemble,
     tmp_path: Path,
@@ -117,7 +117,7 @@ def test_a_block_that_the_student_lacks_is_said(
 
 
 @pytest.mark.parametrize("selection", ["random", "mean", "random_per_image"])
-def test_a_float32_cache_and_running_teachers_give_the_same_bytes(
+def test_a_float32_cache_and_online_teachers_give_the_same_bytes(
     selection: str, data: Prepared, tmp_path: Path
 ) -> None:
     cached = make_ensemble(data, tmp_path / "cached", dtype="float32")
@@ -127,7 +127,7 @@ def test_a_float32_cache_and_running_teachers_give_the_same_bytes(
     assert_same(from_cache, run(data, online, tmp_path / "b", selection=selection))
 
 
-def test_a_float16_cache_is_within_rounding(data: Prepared, tmp_path: Path) -> None:
+def test_a_float16_cache_changes_results_only_by_rounding(data: Prepared, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"epochs": 1, "adversarial": "off"}
     half = make_ensemble(data, tmp_path / "half")
     full = make_ensemble(data, tmp_path / "full", dtype="float32")
@@ -139,14 +139,14 @@ def test_a_float16_cache_is_within_rounding(data: Prepared, tmp_path: Path) -> N
         assert torch.allclose(from_half.state[name], weights, atol=1e-3), name
 
 
-def test_a_student_learns_from_the_k_largest(data: Prepared, tmp_path: Path) -> None:
+def test_a_student_learns_from_top_k_targets(data: Prepared, tmp_path: Path) -> None:
     ensemble = make_ensemble(data, tmp_path, top_k=2)
     history = run(data, ensemble, tmp_path / "w").history
     assert history[-1]["similarity"] < history[0]["similarity"]
 
 
 @pytest.mark.parametrize("mode", ["minimax", "non_saturating"])
-def test_projected_blocks_are_learned_from(mode: str, data: Prepared, tmp_path: Path) -> None:
+def test_a_student_learns_from_projected_blocks(mode: str, data: Prepared, tmp_path: Path) -> None:
     ensemble = make_ensemble(data, tmp_path, align="projected")
     history = run(
         data, ensemble, tmp_path / "w", alignment="projected", adversarial=mode, epochs=6
@@ -154,7 +154,7 @@ def test_projected_blocks_are_learned_from(mode: str, data: Prepared, tmp_path: 
     assert history[-1]["similarity"] < history[0]["similarity"]
 
 
-def test_mixed_images_are_answered_by_running_teachers(data: Prepared, tmp_path: Path) -> None:
+def test_online_teachers_see_mixed_images(data: Prepared, tmp_path: Path) -> None:
     ensemble = make_ensemble(data, tmp_path, enabled=False)
     plain, mixed, again = (
         run(
@@ -166,7 +166,9 @@ def test_mixed_images_are_answered_by_running_teachers(data: Prepared, tmp_path:
     assert mixed[-1]["similarity"] < mixed[0]["similarity"]
 
 
-def test_a_student_starts_from_weights(data: Prepared, ensemble: Ensemble, tmp_path: Path) -> None:
+def test_a_student_can_start_from_weights(
+    data: Prepared, ensemble: Ensemble, tmp_path: Path
+) -> None:
     first = run(data, ensemble, tmp_path / "a")
     save(tmp_path / "start", first.spec, first.state)
     path = tmp_path / "start" / "weights.safetensors"
@@ -204,7 +206,7 @@ UNLIKE: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("align", ["spatial", "projected"])
-def test_networks_of_any_structure_teach_one_student_block_by_block(
+def test_networks_of_any_structure_can_teach_one_student_block_by_block(
     align: str, data: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, network in UNLIKE.items():
@@ -218,7 +220,7 @@ def test_networks_of_any_structure_teach_one_student_block_by_block(
         "vgg": [1, 2, 3],
         "densenet": [1, 2, 3],
         "vit": [1, 2, 3],
-        "convnext": [1, 3],  # which sees 32 pixels, and has two levels of 4x4 or more
+        "convnext": [1, 3],  # sees 32 pixels, and has two levels of 4x4 or more
         "own": [1, 2, 3],
     }
     student = {"arch": "mobilenet", "width": 0.1}
@@ -226,6 +228,6 @@ def test_networks_of_any_structure_teach_one_student_block_by_block(
         data, ensemble, tmp_path / "w", alignment=align, network=student, view_count=2, epochs=4
     ).history
     assert history[-1]["similarity"] < history[0]["similarity"]
-    said = capsys.readouterr().out
-    assert "block 2 is skipped for convnext, which lacks it" in said
-    assert "block 3 is skipped" not in said
+    output = capsys.readouterr().out
+    assert "block 2 is skipped for convnext, which lacks it" in output
+    assert "block 3 is skipped" not in output

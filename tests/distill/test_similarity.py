@@ -1,4 +1,4 @@
-"""Similarity losses against the formulas, written out in float64."""
+"""Similarity losses, compared with their formulas in float64."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def formula(name: str, tau: float) -> torch.Tensor:
     p, q = softmax(TEACHER / tau), softmax(STUDENT / tau)
     soft_difference = softmax(STUDENT) - softmax(TEACHER)
     return {
-        # The official code's loss: minus the sum over classes, mean over images.
+        # The official code's loss: the negated sum over classes, averaged over images.
         "ce": -(p * q.log()).sum(dim=1).mean() * tau**2,
         "kl": (p * (p / q).log()).sum(dim=1).mean() * tau**2,
         "l1": (STUDENT - TEACHER).abs().mean(),
@@ -38,14 +38,14 @@ def test_losses_equal_the_formulas(name: str, tau: float) -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_student_equal_to_its_teacher_has_nothing_to_learn(name: str) -> None:
+def test_a_student_equal_to_its_teacher_has_no_gradient(name: str) -> None:
     student = TEACHER.clone().requires_grad_()
     LOSSES[name](student, TEACHER).backward()
     assert student.grad is not None
     assert student.grad.abs().max() < 1e-12
 
 
-def test_temperature_keeps_the_size_of_the_gradient() -> None:
+def test_temperature_preserves_the_size_of_the_gradient() -> None:
     sizes = []
     for tau in (8.0, 16.0):
         student = STUDENT.clone().requires_grad_()
@@ -60,5 +60,5 @@ def test_standardised_logits_have_mean_zero_and_std_one_for_each_image() -> None
     expected = [(value - -0.4 / 3) for value in (0.2, 0.4, -1.0)]
     std = (sum(value**2 for value in expected) / 2) ** 0.5
     assert standard[0].tolist() == pytest.approx([value / std for value in expected], rel=1e-6)
-    # Scale and shift of the teacher are gone: what is left is the relation between classes.
+    # The teacher's scale and shift are gone; only the relations between classes are left.
     assert torch.allclose(standardise_logits(3 * TEACHER + 5), standard, atol=1e-6)

@@ -20,7 +20,7 @@ def mixture_nll(members: list[np.ndarray], weights: list[float]) -> float:
     return negative_log_likelihood(np.log(mixture), LABELS)
 
 
-def test_a_weak_member_gets_little_and_copies_share() -> None:
+def test_a_weak_member_gets_little_weight_and_copies_share_theirs() -> None:
     good, other, weak = member(1, LABELS, 3), member(2, LABELS, 3), member(3, LABELS, 0)
     weights = fit_weights([good, other, weak], LABELS)
     assert sum(weights) == pytest.approx(1, abs=1e-5) and min(weights) >= 0
@@ -31,14 +31,14 @@ def test_a_weak_member_gets_little_and_copies_share() -> None:
     assert copied[0] + copied[1] == pytest.approx(weights[0], abs=0.03)
 
 
-def test_no_other_weights_are_likelier() -> None:
+def test_no_other_weights_have_a_lower_nll() -> None:
     members = [member(1, LABELS, 2), member(2, LABELS, 3), member(3, LABELS, 1)]
     weights = fit_weights(members, LABELS)
     best = mixture_nll(members, weights)
     generator = np.random.default_rng(7)
     tried = [list(generator.dirichlet(np.ones(3))) for _ in range(200)] + [[1 / 3] * 3]
     assert all(best <= mixture_nll(members, other) + 1e-6 for other in tried)
-    # By hand, for two members that are right with certainty on three and on one of four images.
+    # By hand, for two members that are certain and correct on three of four images and on one.
     first = np.log(np.array([[1, 0], [1, 0], [1, 0], [1e-9, 1]]).clip(1e-9))
     second = np.log(np.array([[0, 1], [0, 1], [0, 1], [1, 1e-9]]).clip(1e-9))
     assert fit_weights([first, second], np.array([0, 0, 0, 0])) == pytest.approx(
@@ -46,5 +46,5 @@ def test_no_other_weights_are_likelier() -> None:
     )
 
 
-def test_one_member_has_it_all() -> None:
+def test_a_single_member_gets_all_the_weight() -> None:
     assert fit_weights([member(1, LABELS, 2)], LABELS) == [1.0]

@@ -1,4 +1,4 @@
-"""Measures of evaluation, against values computed by hand or by another library."""
+"""Metrics, compared with values computed by hand or by another library."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from meal.metrics import calibration_bins, expected_calibration_error, log_softm
 GENERATOR = np.random.default_rng(0)
 LOGITS = GENERATOR.normal(size=(400, 12))
 LABELS = GENERATOR.integers(0, 12, 400)
-ANSWERS = log_softmax(LOGITS)
+LOG_PROBABILITIES = log_softmax(LOGITS)
 
 
 def test_top5_by_hand() -> None:
@@ -41,19 +41,19 @@ def test_brier_by_hand() -> None:
     assert ours.mean() == pytest.approx(2 * brier_score_loss([0, 1, 1], two))
 
 
-def test_the_fitted_temperature_undoes_one() -> None:
-    """Labels drawn from the probabilities themselves: the best temperature is the one put in."""
+def test_the_fitted_temperature_undoes_a_known_one() -> None:
+    """With labels drawn from the probabilities, the best temperature is the one applied to them."""
     logits = np.random.default_rng(1).normal(size=(20_000, 5)) * 2
-    shares = np.exp(log_softmax(logits))
+    probabilities = np.exp(log_softmax(logits))
     draws = np.random.default_rng(2).random(len(logits))
-    labels = np.minimum((shares.cumsum(axis=1) < draws[:, None]).sum(axis=1), 4)
+    labels = np.minimum((probabilities.cumsum(axis=1) < draws[:, None]).sum(axis=1), 4)
     assert fit_temperature(log_softmax(logits * 3), labels) == pytest.approx(3, rel=0.05)
     overconfident = log_softmax(logits * 3)
     before = expected_calibration_error(overconfident, labels)
     after = full_summary(overconfident, labels, overconfident, labels)
     assert before > 10 and after["ece_scaled"] < 1.5
     assert after["temperature"] == pytest.approx(3, rel=0.05)
-    assert "top5_error" not in after  # of five classes it says nothing
+    assert "top5_error" not in after  # meaningless with five classes
 
 
 def test_calibration_bins_by_hand() -> None:
@@ -70,13 +70,13 @@ def test_confusion_and_class_errors_by_hand() -> None:
     assert counts.tolist() == [[1, 1, 0], [2, 1, 0], [0, 0, 0]]
     errors = class_errors(predicted, labels, 3)
     assert errors[:2] == [50.0, 66.67]
-    assert math.isnan(errors[2])  # not tested is not without errors
+    assert math.isnan(errors[2])  # an untested class is not free of errors
 
 
-def test_a_vote_counts_heads_and_breaks_ties_by_probability() -> None:
+def test_a_vote_counts_members_and_breaks_ties_by_probability() -> None:
     mean = np.log(np.array([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.1, 0.2, 0.7]]))
     members = [np.array([1, 0, 0]), np.array([1, 1, 1]), np.array([0, 2, 2])]
-    # Two of three against the mean; a tie of three; a tie of three.
+    # Two of three outvote the mean; a tie; a tie.
     assert majority_vote(members, mean).tolist() == [1, 2, 2]
 
 

@@ -1,4 +1,4 @@
-"""All models scored one after the other, and their predictions kept."""
+"""All models are scored one after the other, and their predictions are kept."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_every_model_has_every_metric() -> None:
         assert row["low"] <= row["points"] <= row["high"] and 0 < row["mcnemar_p"] <= 1
 
 
-def test_predictions_come_back_as_they_were(predictions: Predictions, tmp_path: Path) -> None:
+def test_predictions_survive_saving_and_loading(predictions: Predictions, tmp_path: Path) -> None:
     predictions.save(tmp_path / "predictions")
     again = Predictions.load(tmp_path / "predictions")
     assert list(again.models) == NAMES and list(again.teachers) == ["a", "b"]
@@ -65,7 +65,7 @@ def test_predictions_come_back_as_they_were(predictions: Predictions, tmp_path: 
     assert size < 60 * len(NAMES) * 16 + 6000  # small: 16 bytes per prediction
 
 
-def test_the_tables_that_dvc_draws(predictions: Predictions, tmp_path: Path) -> None:
+def test_the_tables_that_dvc_plots(predictions: Predictions, tmp_path: Path) -> None:
     write_tables(predictions, tmp_path)
     rows = [row.split(",") for row in (tmp_path / "confusion.csv").read_text().splitlines()]
     assert rows[0] == ["label", "prediction", "images"]
@@ -76,7 +76,7 @@ def test_the_tables_that_dvc_draws(predictions: Predictions, tmp_path: Path) -> 
     assert len((tmp_path / "classes.csv").read_text().splitlines()) == 7
 
 
-def test_timings_name_every_model_over_the_student() -> None:
+def test_timings_cover_every_model_relative_to_the_student() -> None:
     spec = NetworkSpec("tiny", 1.0, 1, 16, 3)
     rows = measure(spec, {"one": spec, "two": spec}, torch.device("cpu"), repeats=3)
     assert set(rows) == {"student", "ensemble", "one", "two"}

@@ -21,7 +21,7 @@ FIRST = GENERATOR.random(2000) < 0.90
 SECOND = np.where(GENERATOR.random(2000) < 0.95, FIRST, ~FIRST)
 
 
-def test_the_interval_is_that_of_scipys_bootstrap() -> None:
+def test_the_interval_agrees_with_scipys_bootstrap() -> None:
     interval = error_difference(FIRST, SECOND)
     differences = 100.0 * (SECOND.astype(float) - FIRST)
     theirs = stats.bootstrap(
@@ -32,7 +32,7 @@ def test_the_interval_is_that_of_scipys_bootstrap() -> None:
     assert interval.high == pytest.approx(theirs.high, abs=0.1)
 
 
-def test_the_sign_is_the_first_models_error_less_the_seconds() -> None:
+def test_the_difference_is_the_first_models_error_minus_the_seconds() -> None:
     perfect, half = np.ones(100, bool), np.arange(100) % 2 == 0
     assert error_difference(half, perfect).difference == 50
     assert error_difference(half, perfect).reading == "higher"
@@ -41,7 +41,7 @@ def test_the_sign_is_the_first_models_error_less_the_seconds() -> None:
 
 
 def discordant(alone: int, other: int, images: int = 360) -> tuple[np.ndarray, np.ndarray]:
-    """Two models of which the first alone is right on some images, the other alone on others."""
+    """Two models: only the first is correct on `alone` images, only the second on `other`."""
     first, second = np.ones(images, bool), np.ones(images, bool)
     second[:alone] = False
     first[alone : alone + other] = False
@@ -49,9 +49,9 @@ def discordant(alone: int, other: int, images: int = 360) -> tuple[np.ndarray, n
 
 
 @pytest.mark.parametrize(
-    ("alone", "other", "said"),
+    ("alone", "other", "claim"),
     [
-        (0, 0, "no difference"),  # equal answers to few images prove little
+        (0, 0, "no difference"),  # equal predictions for few images prove little
         (1, 0, "no difference"),
         (4, 0, "no difference"),  # McNemar's p is 0.125
         (0, 4, "no difference"),
@@ -60,14 +60,14 @@ def discordant(alone: int, other: int, images: int = 360) -> tuple[np.ndarray, n
         (40, 20, "better"),
     ],
 )
-def test_what_is_claimed_needs_images_that_show_it(alone: int, other: int, said: str) -> None:
+def test_a_claim_needs_enough_discordant_images(alone: int, other: int, claim: str) -> None:
     first, second = discordant(alone, other)
     interval, p = error_difference(first, second), mcnemar(first, second).p
-    assert verdict(interval, p, "ensemble").startswith(said)
+    assert verdict(interval, p, "ensemble").startswith(claim)
     assert interval.difference == pytest.approx(100 * (other - alone) / 360)
 
 
-def test_the_interval_is_at_least_that_of_bonett_and_price() -> None:
+def test_the_interval_is_at_least_as_wide_as_bonett_and_prices() -> None:
     interval = error_difference(*discordant(3, 1))
     centre, spread = (2 - 4) / 362, (2 + 4) / 362
     half = 1.96 * np.sqrt((spread - centre**2) / 362)
@@ -75,7 +75,7 @@ def test_the_interval_is_at_least_that_of_bonett_and_price() -> None:
     assert interval.high == pytest.approx(100 * (centre + half))
 
 
-def test_equal_answers_to_many_images_are_not_inferior() -> None:
+def test_equal_errors_on_many_images_are_not_inferior() -> None:
     first, second = discordant(10, 10, images=50_000)
     assert verdict(error_difference(first, second), 1.0, "ensemble").startswith("not inferior")
 
@@ -89,7 +89,7 @@ def test_a_paired_interval_is_narrower_than_an_unpaired_one() -> None:
 
 
 def test_seeds_are_resampled_with_the_images() -> None:
-    """Seeds that disagree widen the interval; copies of one seed do not narrow it."""
+    """Different seeds widen the interval; copies of one seed do not narrow it."""
     noise = GENERATOR.normal(size=1000)
     one = paired_bootstrap(noise)
     copies = paired_bootstrap(np.stack([noise] * 4))
@@ -99,7 +99,7 @@ def test_seeds_are_resampled_with_the_images() -> None:
     assert apart.high - apart.low > 4 * (one.high - one.low)
 
 
-def test_few_images_show_nothing_over_seeds_either() -> None:
+def test_few_discordant_images_show_nothing_over_several_seeds_either() -> None:
     first, second = discordant(4, 0)
     assert error_difference(np.stack([first] * 3), np.stack([second] * 3)).reading == (
         error_difference(first, second).reading
@@ -107,8 +107,8 @@ def test_few_images_show_nothing_over_seeds_either() -> None:
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5, 10])
-def test_of_few_seeds_the_interval_is_that_of_students_t(seeds: int) -> None:
-    """Where images add no noise, both must say the same."""
+def test_with_few_seeds_the_interval_is_that_of_students_t(seeds: int) -> None:
+    """If images add no noise, the two must agree."""
     means = np.random.default_rng(seeds).normal(size=seeds)
     interval = paired_bootstrap(np.repeat(means[:, None], 50, axis=1))
     half = stats.t.ppf(0.975, seeds - 1) * means.std(ddof=1) / np.sqrt(seeds)
@@ -116,24 +116,24 @@ def test_of_few_seeds_the_interval_is_that_of_students_t(seeds: int) -> None:
     assert interval.low < means.mean() < interval.high
 
 
-def test_intervals_over_three_seeds_hold_the_truth_as_often_as_they_say() -> None:
+def test_intervals_over_three_seeds_have_their_nominal_coverage() -> None:
     generator = np.random.default_rng(7)
-    held = 0
+    covered = 0
     for _ in range(100):
         table = generator.normal(size=(3, 1)) + 3 * generator.normal(size=(1, 60))
         interval = paired_bootstrap(table + generator.normal(size=(3, 60)))
-        held += interval.low <= 0 <= interval.high
-    assert held >= 90
+        covered += interval.low <= 0 <= interval.high
+    assert covered >= 90
 
 
 def test_unpaired_rates_by_hand() -> None:
-    share = (360 * 0.05 + 1) / 362
+    rate = (360 * 0.05 + 1) / 362
     same = unpaired_difference([5.0], [5.0], 360)
-    assert same.high == pytest.approx(196 * np.sqrt(2 * share * (1 - share) / 362))
-    assert unpaired_difference([0.0], [0.0], 360).high > 0.5  # no error is not no uncertainty
+    assert same.high == pytest.approx(196 * np.sqrt(2 * rate * (1 - rate) / 362))
+    assert unpaired_difference([0.0], [0.0], 360).high > 0.5  # no errors, but still uncertain
     apart = unpaired_difference([5.0, 3.0], [5.0, 6.0], 360)
     assert apart.difference == -1.5
-    assert apart.high - apart.low > 5 * (same.high - same.low)  # two seeds that disagree
+    assert apart.high - apart.low > 5 * (same.high - same.low)  # the two seeds disagree
 
 
 def test_equal_seeds_give_equal_intervals() -> None:
@@ -145,12 +145,12 @@ def test_mcnemar_is_the_exact_test_by_hand() -> None:
     second = np.array([False] * 9 + [True] + [True] * 30)
     found = mcnemar(first, second)
     assert (found.first_only, found.second_only) == (9, 1)
-    assert found.p == pytest.approx(2 * (1 + 10) / 2**10)  # 0 or 1 of 10 fair coins, both sides
+    assert found.p == pytest.approx(2 * (1 + 10) / 2**10)  # 0 or 1 of 10 fair coins, two-sided
     assert mcnemar(first, first).p == 1.0
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "p", "said"),
+    ("low", "high", "p", "claim"),
     [
         (-0.5, -0.1, 0.01, "better than"),
         (-0.5, -0.1, 0.20, "not inferior to"),
@@ -162,15 +162,17 @@ def test_mcnemar_is_the_exact_test_by_hand() -> None:
         (0.2, 0.90, 0.06, "no difference"),
     ],
 )
-def test_not_inferior_comes_before_better(low: float, high: float, p: float, said: str) -> None:
-    assert verdict(Interval((low + high) / 2, low, high), p, "ensemble").startswith(said)
+def test_the_claim_follows_from_the_interval_and_mcnemars_test(
+    low: float, high: float, p: float, claim: str
+) -> None:
+    assert verdict(Interval((low + high) / 2, low, high), p, "ensemble").startswith(claim)
 
 
-def test_all_measures_are_better_when_lower() -> None:
+def test_all_metrics_are_better_when_lower() -> None:
     labels = np.arange(300) % 3
     sure = log_softmax(3.0 * np.eye(3)[labels] + GENERATOR.normal(size=(300, 3)) * 0.3)
     unsure = log_softmax(0.5 * np.eye(3)[labels] + GENERATOR.normal(size=(300, 3)))
-    models = [ModelPredictions.of(answers, labels) for answers in (sure, unsure)]
+    models = [ModelPredictions.of(each, labels) for each in (sure, unsure)]
     found = compare_models(labels, *models)
     assert {interval.reading for interval in found.intervals.values()} == {"lower"}
     assert found.mcnemar.p < 0.01 and found.mcnemar.first_only > found.mcnemar.second_only

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 PARAMS = ROOT / "params.yaml"
 
 
-def test_a_grid_is_every_combination_under_names_of_its_own() -> None:
+def test_a_grid_gives_every_combination_a_name() -> None:
     grid = ["distill.adversarial=off,minimax", "distill.blocks=[],[1,2,3]", "distill.lr=0.1"]
     trials = plan(grid, PARAMS)
     assert [trial.overrides for trial in trials] == [
@@ -29,7 +29,7 @@ def test_a_grid_is_every_combination_under_names_of_its_own() -> None:
     ]
 
 
-def test_names_follow_from_all_parameters(tmp_path: Path) -> None:
+def test_names_depend_on_all_parameters(tmp_path: Path) -> None:
     changed = tmp_path / "params.yaml"
     changed.write_text(PARAMS.read_text().replace("beta: 1.0", "beta: 0.5"))
     grid = ["distill.seed=0,1"]

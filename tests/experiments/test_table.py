@@ -9,7 +9,7 @@ from meal.experiments.table import select, summarise
 
 
 def runs() -> pd.DataFrame:
-    """Two modes, blocks or none, seeds 0 to 2; `off` without blocks has two seeds only."""
+    """Two modes, with and without blocks, seeds 0 to 2; `off` without blocks has only two seeds."""
     scores = {
         ("off", "[]"): [5.0, 6.0],
         ("minimax", "[]"): [5.5, 6.7, 9.0],
@@ -44,7 +44,7 @@ def test_mean_and_std_over_the_seeds() -> None:
     assert found["std"] == pytest.approx(np.std([5.5, 6.7, 9.0], ddof=1))
 
 
-def test_differences_are_paired_by_seed_and_hold_the_other_parameters() -> None:
+def test_differences_are_paired_by_seed_with_equal_other_parameters() -> None:
     table = summarise(runs(), {"distill.adversarial": "off"})
     with_blocks = row(table, "minimax", "[1]")
     assert with_blocks["difference"] == pytest.approx(-1.0)
@@ -58,12 +58,12 @@ def test_differences_are_paired_by_seed_and_hold_the_other_parameters() -> None:
     assert np.isnan(row(table, "off", "[1]")["difference"])
 
 
-def test_one_seed_says_nothing() -> None:
+def test_one_seed_gives_no_interval() -> None:
     table = summarise(runs().query("`distill.seed` == 0"), {"distill.adversarial": "off"})
     assert row(table, "minimax", "[1]")["reading"] == "one seed gives no interval"
 
 
-def test_where_keeps_the_rows_of_a_value() -> None:
+def test_where_keeps_only_the_rows_with_a_value() -> None:
     chosen = select(runs(), {"distill.blocks": "[1]", "distill.seed": "2.0"})
     assert sorted(chosen["score"]) == [2.9, 4.0]
     with pytest.raises(UserError, match=r"distill.seed=7: no experiment has it; allowed: 0, 1, 2"):
@@ -79,7 +79,7 @@ def test_a_reference_that_does_not_vary_is_an_error() -> None:
         summarise(runs(), {"student": "resnet"})
 
 
-def test_unequal_scores_of_equal_parameters_are_an_error() -> None:
+def test_different_scores_for_equal_parameters_are_an_error() -> None:
     twice = pd.concat([runs(), runs().head(1).assign(score=9.9)])
     with pytest.raises(UserError, match="equal parameters have different scores"):
         summarise(twice, {})

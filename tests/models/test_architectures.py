@@ -1,4 +1,4 @@
-"""Networks of any origin: their answers, their blocks, what they see, and their errors."""
+"""Networks from any source: their logits, blocks and input, and the errors they cause."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def spec(arch: str, size: int = 32, channels: int = 1, **changes: Any) -> Networ
 @pytest.mark.parametrize(
     ("made", "levels"),
     [
-        # A transformer keeps one size: each of its six layers is a level.
+        # A transformer's maps all have one size: each of its six layers is a level.
         (spec("timm/vit_tiny_patch16_224", options=VIT), {1: 1, 2: 3, 3: 5}),
         # Stages of 8, 4, 2 and 1 positions: two levels of 4x4 or more.
         (spec("timm/convnext_atto", options=CONVNEXT), {1: 0, 3: 1}),
@@ -39,7 +39,7 @@ def spec(arch: str, size: int = 32, channels: int = 1, **changes: Any) -> Networ
         (spec("networks.example:small_convnet", blocks=("stage1", "stage3")), {1: 0, 3: 1}),
         (spec("networks.example:small_convnet"), {1: 0, 2: 1, 3: 2}),
         (spec("torchvision/resnet18", size=64, channels=3), {1: 1, 2: 2, 3: 3}),
-        # Channels last: stages of 8 and 4 positions, the second of them after two more.
+        # Channels last: stages of 8, 4, 2 and 1 positions, of which the first two are levels.
         (spec("torchvision/swin_t", channels=3), {1: 0, 3: 1}),
         # Tokens: twelve layers.
         (
@@ -54,14 +54,14 @@ def test_blocks_are_found_in_any_network(made: NetworkSpec, levels: dict[int, in
     logits, values = blocks(torch.randn(3, *made.shape))
     assert logits.shape == (3, 5)
     assert {block: tuple(v.shape) for block, v in values.items()} == dict.fromkeys(levels, (3, 16))
-    # Blocks are the same network's: they do not change its logits.
+    # Returning blocks does not change the network's logits.
     blocks.eval()
     images = torch.randn(2, *made.shape)
     assert torch.allclose(blocks(images)[0], blocks.network(images), atol=1e-6)
 
 
 @pytest.mark.parametrize("arch", ["resnet18", "timm/resnet18", "networks.example:small_convnet"])
-def test_a_network_may_be_asked_for_no_blocks(arch: str) -> None:
+def test_a_network_can_be_wrapped_without_blocks(arch: str) -> None:
     made = spec(arch)
     blocks = with_blocks(build(made), made, 0).eval()
     images = torch.randn(2, *made.shape)
@@ -69,7 +69,7 @@ def test_a_network_may_be_asked_for_no_blocks(arch: str) -> None:
     assert values == {} and torch.equal(logits, blocks.network(images))
 
 
-def test_projected_blocks_have_a_value_for_each_channel() -> None:
+def test_projected_blocks_have_one_value_per_channel() -> None:
     made = spec("networks.example:small_convnet")
     blocks = with_blocks(build(made), made, 3, "projected").eval()
     assert blocks.block_sizes == {1: 16, 2: 32, 3: 64}
@@ -78,22 +78,22 @@ def test_projected_blocks_have_a_value_for_each_channel() -> None:
     assert torch.allclose(blocks(images)[1][1], expected, atol=1e-6)
 
 
-def test_levels_are_the_last_map_of_each_size_or_every_map_of_one_size() -> None:
+def test_levels_are_the_last_map_of_each_size_or_all_maps_if_they_have_one_size() -> None:
     assert levels_of([(16, 16), (16, 16), (8, 8), (4, 4), (2, 2)]) == [1, 2, 3]
     assert levels_of([(8, 8), (8, 8), (8, 8)]) == [0, 1, 2]
     assert levels_of([(2, 2), (2, 2)]) == []
 
 
-def test_tokens_lie_on_their_grid() -> None:
+def test_tokens_become_a_square_map() -> None:
     tokens = torch.arange(2 * 10 * 3.0).view(2, 10, 3)  # a class token and 3x3
-    laid = as_map(tokens)
-    assert laid.shape == (2, 3, 3, 3)
-    assert torch.equal(laid[1, :, 2, 0], tokens[1, 1 + 6])
+    features = as_map(tokens)
+    assert features.shape == (2, 3, 3, 3)
+    assert torch.equal(features[1, :, 2, 0], tokens[1, 1 + 6])
     with pytest.raises(UserError, match="12 tokens are neither a square"):
         as_map(torch.zeros(1, 12, 3))
 
 
-def test_an_adapter_undoes_one_normalisation_and_does_another() -> None:
+def test_an_adapter_replaces_one_normalisation_by_another() -> None:
     inputs = InputSpec(4, 3, (0.5, 0.4, 0.3), (0.2, 0.1, 0.3), (0.25,), (0.5,))
     pixels = torch.full((1, 1, 4, 4), 0.7)
     seen = InputAdapter(inputs)((pixels - 0.25) / 0.5)
@@ -103,7 +103,7 @@ def test_an_adapter_undoes_one_normalisation_and_does_another() -> None:
     assert InputAdapter(larger)(torch.randn(2, 1, 4, 4)).shape == (2, 3, 8, 8)
 
 
-def test_a_network_with_an_input_of_its_own_survives_the_disk(
+def test_a_network_with_its_own_input_survives_saving_and_loading(
     data: Prepared, tmp_path: Path
 ) -> None:
     network = NetworkSlice(arch="torchvision/resnet18", input={"size": 32})
@@ -123,15 +123,15 @@ def test_a_network_with_an_input_of_its_own_survives_the_disk(
         ({"arch": "resnt18"}, "arch='resnt18': unknown; allowed: "),
         ({"arch": "timm/resnet81"}, "arch='timm/resnet81': unknown; nearest: .*resnet18"),
         ({"arch": "torchvision/resnet5"}, "unknown; nearest: .*resnet50"),
-        ({"arch": "no_such_module:make"}, "networks of your own belong in the folder networks/"),
+        ({"arch": "no_such_module:make"}, "your own networks belong in the folder networks/"),
         ({"arch": "networks.example:no_such"}, "networks.example has no function 'no_such'"),
         ({"arch": "tests.conftest:tiny_network"}, "belong in the folder networks/"),
-        ({"arch": "timm/resnet18", "width": 0.5}, "width=0.5: timm/resnet18 has width 1 only"),
+        ({"arch": "timm/resnet18", "width": 0.5}, "width=0.5: timm/resnet18 supports only width 1"),
         ({"arch": "resnet18", "weights": "pretrained"}, "weights='pretrained': resnet18 has none"),
-        ({"arch": "resnet18", "options": {"a": 1}}, "networks of the zoo take none"),
+        ({"arch": "resnet18", "options": {"a": 1}}, "networks in the zoo take none"),
     ],
 )
-def test_what_cannot_be_built_is_said_before_anything_runs(
+def test_a_network_that_cannot_be_built_is_an_error_before_anything_runs(
     network: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
@@ -139,7 +139,7 @@ def test_what_cannot_be_built_is_said_before_anything_runs(
 
 
 def own_networks(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """A project whose folder `networks` has a module `own`."""
+    """Create a project whose folder `networks` has a module `own`."""
     (folder / "networks").mkdir()
     (folder / "networks" / "__init__.py").touch()
     (folder / "networks" / "own.py").write_text(code)
@@ -168,13 +168,13 @@ def test_a_module_outside_the_folder_networks_is_never_imported(
     [
         ("return 7", "returns int, not a torch.nn.Module"),
         ("return nn.Sequential(nn.Flatten(), nn.LazyLinear(4))", r"returns \(2, 4\) for two"),
-        ("return nn.Conv2d(7, 5, 1)", "does not take images of 32x32 pixels, 1 channel"),
+        ("return nn.Conv2d(7, 5, 1)", "does not take images of 32x32 pixels and 1 channel"),
         ("return nn.Linear(1, 5, nonsense=1)", "cannot be built with options {}: TypeError"),
         ("return {}['x']", r"options {}: KeyError: 'x' \(own.py, line 3\)"),
         ("return nn.LSTM(1, 5)", "does not take images of"),
     ],
 )  # fmt: skip
-def test_a_network_of_ones_own_that_is_none_is_an_error(
+def test_an_invalid_network_of_the_users_own_is_an_error(
     body: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = f"from torch import nn\ndef make(channels, classes, image_size):\n    {body}\n"
@@ -183,7 +183,7 @@ def test_a_network_of_ones_own_that_is_none_is_an_error(
         check_structure(spec("networks.own:make"))
 
 
-def test_a_change_to_ones_own_code_changes_its_digest(
+def test_a_change_to_the_users_own_code_changes_its_digest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own_networks(tmp_path, monkeypatch, "def make(): ...\n")
@@ -194,13 +194,13 @@ def test_a_change_to_ones_own_code_changes_its_digest(
     assert own_digest("resnet18") is None and own_digest("timm/resnet18") is None
 
 
-def test_blocks_that_are_not_there_are_named() -> None:
+def test_a_missing_block_is_named() -> None:
     made = spec("networks.example:small_convnet", blocks=("stage1", "stage9"))
     with pytest.raises(UserError, match=r"blocks='stage9': .* are: stage1, stage2, stage3"):
         with_blocks(build(made), made, 3)
 
 
-def test_random_networks_follow_from_their_seed() -> None:
+def test_the_seed_decides_the_random_weights() -> None:
     made = spec("timm/convnext_atto", options=CONVNEXT)
     one, same, other = (build(made, seed).state_dict() for seed in (1, 1, 2))
     key = "stages.0.blocks.0.conv_dw.weight"
@@ -208,7 +208,7 @@ def test_random_networks_follow_from_their_seed() -> None:
     assert isinstance(build(made), nn.Module)
 
 
-def test_the_last_map_of_a_size_is_a_stages_not_an_inner_branch_of_the_next() -> None:
+def test_the_last_map_of_a_size_is_a_stages_and_not_a_branchs_inside_the_next() -> None:
     made = spec("torchvision/regnet_y_400mf", size=64, channels=3)
     blocks = with_blocks(build(made), made, 3).eval()
     images = torch.randn(1, *made.shape)
@@ -224,13 +224,13 @@ def test_the_last_map_of_a_size_is_a_stages_not_an_inner_branch_of_the_next() ->
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 8, 24), (2, 24, 8, 8)])
-def test_channels_are_found_on_either_side(shape: tuple[int, ...]) -> None:
+def test_channels_may_be_first_or_last(shape: tuple[int, ...]) -> None:
     features = torch.randn(shape)
     expected = features.movedim(3, 1) if shape[-1] == 24 else features
     assert torch.equal(as_map(features), expected)
 
 
-def test_a_mean_of_one_number_serves_three_channels(data: Prepared) -> None:
+def test_a_single_mean_applies_to_all_three_channels(data: Prepared) -> None:
     network = NetworkSlice(
         arch="torchvision/resnet18", input={"size": 32, "mean": [0.5], "std": [0.2]}
     )

@@ -1,4 +1,4 @@
-"""Weights from elsewhere: what is read, what is refused, and how that is said."""
+"""Weights from elsewhere: what is read, what is refused, and the error messages."""
 
 from __future__ import annotations
 
@@ -32,15 +32,13 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 @pytest.mark.parametrize("nest", ["net", "state_dict", "model", None])
 @pytest.mark.parametrize("name", ["weights.pt", "weights.t7"])
-def test_a_state_is_found_where_trainers_put_it(
-    nest: str | None, name: str, tmp_path: Path
-) -> None:
+def test_a_nested_state_is_unwrapped(nest: str | None, name: str, tmp_path: Path) -> None:
     whole = {nest: state(), "epoch": 7, "acc": 91.5} if nest else state()
     torch.save(whole, tmp_path / name)
     assert same(read_state(tmp_path / name), state())
 
 
-def test_the_prefix_of_data_parallel_is_dropped(tmp_path: Path) -> None:
+def test_the_prefix_of_data_parallel_is_removed(tmp_path: Path) -> None:
     torch.save({"net": {f"module.{k}": v for k, v in state().items()}}, tmp_path / "w.pt")
     assert same(read_state(tmp_path / "w.pt"), state())
 
@@ -67,21 +65,19 @@ def test_a_pickle_with_code_in_it_is_refused_and_not_run(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("content", [b"", b"not weights at all", b"PK\x03\x04broken"])
 @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
-def test_a_file_of_something_else_is_an_error(content: bytes, name: str, tmp_path: Path) -> None:
+def test_a_file_without_weights_is_an_error(content: bytes, name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=r"w\.\w+ is not a file of weights"):
+    with pytest.raises(UserError, match=r"w\.\w+ is not a weights file"):
         read_state(tmp_path / name)
 
 
 def test_a_file_without_a_state_is_an_error(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "w.pt")
-    with pytest.raises(
-        UserError, match="holds no state of a network, neither at the top level nor"
-    ):
+    with pytest.raises(UserError, match="holds no network state, neither at the top level nor"):
         read_state(tmp_path / "w.pt")
 
 
-def test_what_does_not_fit_is_listed_and_nothing_is_loaded() -> None:
+def test_a_state_that_does_not_fit_is_listed_and_not_loaded() -> None:
     network = build(SPEC, seed=1)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     broken = state()
@@ -107,7 +103,7 @@ def test_a_checksum_is_compared(tmp_path: Path) -> None:
         locate(wrong, "networks.a.weights")
 
 
-def test_an_address_that_gives_nothing_is_one_line_and_leaves_nothing(
+def test_a_url_that_cannot_be_downloaded_is_a_one_line_error_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MEAL_DATA", str(tmp_path))
@@ -127,6 +123,6 @@ def test_an_address_that_gives_nothing_is_one_line_and_leaves_nothing(
         ({"file": "w", "url": "https://a", "sha256": "0" * 64}, "give either a file or a url"),
     ],
 )
-def test_weights_come_with_a_place_and_a_checksum(weights: dict[str, str], message: str) -> None:
+def test_weights_need_one_location_and_a_checksum(weights: dict[str, str], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         WeightsFile.model_validate(weights)

@@ -19,7 +19,7 @@ from meal.models.spec import NetworkSpec
 from meal.models.strides import subsample_first
 from meal.models.zoo import ZOO
 
-# G multiply-adds and M parameters of the official implementation at 32x32, 10 classes.
+# G multiply-adds and M parameters in the official implementation, at 32x32 and 10 classes.
 OFFICIAL = {
     "vgg19": (0.398, 20.04),
     "resnet18": (0.555, 11.17),
@@ -40,7 +40,7 @@ def test_costs_match_the_official_networks(arch: str) -> None:
     assert cost.parameters / 1e6 == pytest.approx(parameters, rel=0.05)
 
 
-def test_the_tiny_network_costs_what_a_hand_counts() -> None:
+def test_the_cost_of_the_tiny_network_by_hand() -> None:
     cost = count(NetworkSpec("tiny", 1.0, 1, 16, 3))
     convolutions = 9 * (1 * 8 * 256 + 8 * 8 * 64 + 8 * 8 * 16)
     assert cost.macs == convolutions + 8 * 3
@@ -54,7 +54,7 @@ def test_shake_shake_has_the_published_parameters(arch: str, parameters: float) 
     assert cost.parameters / 1e6 == pytest.approx(parameters, rel=0.02)
 
 
-def test_branches_are_shaken_forward_and_backward_by_image() -> None:
+def test_branches_are_mixed_per_image_forward_and_backward() -> None:
     first = torch.full((6, 2, 3, 3), 1.0, requires_grad=True)
     second = torch.full((6, 2, 3, 3), 3.0, requires_grad=True)
     assert torch.equal(mix(first, second, training=False), torch.full((6, 2, 3, 3), 2.0))
@@ -62,11 +62,11 @@ def test_branches_are_shaken_forward_and_backward_by_image() -> None:
     mixed = mix(first, second, training=True)
     mixed.sum().backward()
     assert first.grad is not None and second.grad is not None
-    forward = (3 - mixed.detach()) / 2  # the share of the first branch
-    for shares in (forward, first.grad):
-        assert torch.equal(shares, shares[:, :1, :1, :1].expand_as(shares))  # one an image
-        assert len(shares[:, 0, 0, 0].unique()) == 6
-        assert float(shares.min()) >= 0 and float(shares.max()) <= 1
+    forward = (3 - mixed.detach()) / 2  # the weight of the first branch
+    for weights in (forward, first.grad):
+        assert torch.equal(weights, weights[:, :1, :1, :1].expand_as(weights))  # one per image
+        assert len(weights[:, 0, 0, 0].unique()) == 6
+        assert float(weights.min()) >= 0 and float(weights.max()) <= 1
     assert not torch.allclose(forward, first.grad)
     assert torch.allclose(first.grad + second.grad, torch.ones_like(mixed))
 
@@ -92,7 +92,7 @@ def test_width_scales_the_cost(arch: str) -> None:
     assert 0.2 < half.macs / whole.macs < 0.35
 
 
-def test_strides_that_are_taken_beforehand_change_no_value() -> None:
+def test_subsampling_instead_of_striding_changes_no_value() -> None:
     narrow = nn.Sequential(nn.Conv2d(8, 4, 1, stride=2), nn.Conv2d(4, 2, 3, stride=2))
     usual = copy.deepcopy(narrow)
     subsample_first(narrow)
@@ -101,16 +101,16 @@ def test_strides_that_are_taken_beforehand_change_no_value() -> None:
     images = torch.randn(3, 8, 15, 15)
     logits = [network(images) for network in (narrow, usual)]
     assert torch.allclose(logits[0], logits[1], atol=1e-6)
-    for answer in logits:
-        answer.square().sum().backward()
+    for values in logits:
+        values.square().sum().backward()
     for own, other in zip(narrow.parameters(), usual.parameters(), strict=True):
         assert own.grad is not None and other.grad is not None
         assert torch.allclose(own.grad, other.grad, rtol=1e-4, atol=1e-5)
-    assert torch.allclose(copy.deepcopy(narrow)(images), logits[0])  # as an average of weights does
+    assert torch.allclose(copy.deepcopy(narrow)(images), logits[0])  # weight averaging copies
 
 
-def test_narrow_networks_learn() -> None:
-    """In a process of its own: where it failed, the process ended by a signal."""
+def test_narrow_networks_train_without_crashing() -> None:
+    """In a separate process, because the failure was a crash by a signal."""
     script = """
 import torch
 from meal.models.spec import NetworkSpec
@@ -128,7 +128,7 @@ def test_the_block_rule() -> None:
     assert assign_blocks(levels=4, blocks=3) == {1: 2, 2: 3, 3: 4}
     assert assign_blocks(levels=3, blocks=3) == {1: 1, 2: 2, 3: 3}
     assert assign_blocks(levels=12, blocks=3) == {1: 4, 2: 8, 3: 12}
-    assert assign_blocks(levels=2, blocks=3) == {1: 1, 3: 2}  # the repeat goes from the front
+    assert assign_blocks(levels=2, blocks=3) == {1: 1, 3: 2}  # blocks 2 and 3 share a level
     assert assign_blocks(levels=1, blocks=3) == {3: 1}
     assert assign_blocks(levels=0, blocks=3) == {}
 
@@ -156,13 +156,13 @@ def test_an_aligned_block_is_the_pooled_channel_mean() -> None:
 
 
 @pytest.mark.parametrize("size", [4, 7, 8, 14, 15, 28])
-def test_the_deterministic_pooling_is_adaptive_pooling(size: int) -> None:
+def test_deterministic_pooling_equals_adaptive_pooling(size: int) -> None:
     plane = torch.randn(3, size, size + 1, dtype=torch.float64)
     expected = torch.nn.functional.adaptive_avg_pool2d(plane, 4)
     assert torch.allclose(pool_deterministic(plane), expected)
 
 
-def test_a_seed_decides_the_weights_and_nothing_else_is_drawn() -> None:
+def test_the_seed_decides_the_weights_and_the_global_generator_is_untouched() -> None:
     spec = NetworkSpec("tiny", 1.0, 1, 16, 3)
     torch.manual_seed(1)
     expected = torch.rand(3)
@@ -174,7 +174,7 @@ def test_a_seed_decides_the_weights_and_nothing_else_is_drawn() -> None:
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_weights_come_back_as_they_were(tmp_path: Path) -> None:
+def test_weights_survive_saving_and_loading(tmp_path: Path) -> None:
     spec = NetworkSpec("tiny", 1.0, 1, 16, 3)
     network = build(spec, 5)
     save(tmp_path / "net", spec, network.state_dict())
@@ -193,5 +193,5 @@ def test_damaged_weights_are_never_loaded(name: str, tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"damaged|cannot be read|does not hold"):
+    with pytest.raises(UserError, match=r"damaged|cannot be read|holds no network"):
         load(tmp_path / "net")

@@ -46,7 +46,7 @@ def prepared(
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two classes, trained on and tested."""
+    """Two classes, with training and test images."""
     write_classes(tmp_path / "images" / "train", TWO)
     write_classes(tmp_path / "images" / "test", {"cat": 3, "dog": 3}, seed=50_000)
     return tmp_path / "images"
@@ -67,7 +67,7 @@ def test_train_and_test_folders(root: Path, tmp_path: Path) -> None:
     assert data.labels("test").tolist() == [0, 0, 0, 1, 1, 1]
 
 
-def test_one_folder_a_class_gives_a_test_set_that_no_seed_moves(tmp_path: Path) -> None:
+def test_class_folders_alone_give_a_test_set_that_no_seed_changes(tmp_path: Path) -> None:
     write_classes(tmp_path / "images", TWO)
     first = prepared(tmp_path / "images", tmp_path / "a", split_seed=0, test_fraction=0.25)
     other = prepared(tmp_path / "images", tmp_path / "b", split_seed=1, test_fraction=0.25)
@@ -77,7 +77,7 @@ def test_one_folder_a_class_gives_a_test_set_that_no_seed_moves(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("beside", [True, False])
-def test_a_val_folder_is_the_validation_split_or_the_test(
+def test_a_val_folder_is_the_validation_split_or_the_test_split(
     beside: bool, root: Path, tmp_path: Path
 ) -> None:
     write_classes(root / "val", {"cat": 2, "dog": 2}, seed=90_000)
@@ -135,11 +135,11 @@ def test_imagenet_from_its_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert data.manifest["counts"] == {"train": 6, "validation": 6, "test": 4}
     assert data.labels("test").tolist() == [0, 0, 1, 1]
     assert sorted(path.name for path in (place / "val").iterdir()) == wnids
-    (place / "ILSVRC2012_img_val.tar").unlink()  # what is unpacked is enough
+    (place / "ILSVRC2012_img_val.tar").unlink()  # the unpacked files are enough
     assert prepared(place, tmp_path / "out", "imagenet").manifest["counts"]["test"] == 4
 
 
-def test_imagenet_that_is_not_there_says_what_belongs_where(tmp_path: Path) -> None:
+def test_missing_imagenet_is_an_error_that_says_which_files_belong_where(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"ILSVRC2012_img_train\.tar.*https://image-net\.org"):
         prepared(tmp_path, tmp_path / "out", "imagenet")
 
@@ -197,7 +197,7 @@ def test_the_plain_image_is_the_centre_of_a_larger_source(root: Path, tmp_path: 
     assert torch.equal(pipeline.plain(0, 6), whole[:, 4:20, 4:20])
 
 
-def test_the_store_is_chosen_by_size_and_said(
+def test_the_store_is_chosen_by_size_and_printed(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert prepared(root, tmp_path / "a").manifest["store"] == "array"
@@ -207,7 +207,7 @@ def test_the_store_is_chosen_by_size_and_said(
     assert "an index of files" in capsys.readouterr().out
 
 
-def test_the_same_files_give_the_same_bytes_whatever_the_number_of_workers(
+def test_the_same_files_give_the_same_bytes_with_any_number_of_workers(
     root: Path, tmp_path: Path
 ) -> None:
     made = [
@@ -219,7 +219,7 @@ def test_the_same_files_give_the_same_bytes_whatever_the_number_of_workers(
     assert prepared(moved, tmp_path / "again", store="index").fingerprint == made[0]
 
 
-# Bad input: the rows of the README's table
+# Bad input: the rows of the table in docs/data.md
 
 
 BROKEN = {
@@ -252,7 +252,7 @@ def test_all_broken_files_are_listed_at_once(root: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("store", ["array", "index"])
-def test_broken_files_are_left_out_when_asked_and_recorded(
+def test_skip_broken_skips_broken_files_and_records_them(
     store: str, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first(root).write_bytes(b"broken")
@@ -266,14 +266,14 @@ def test_broken_files_are_left_out_when_asked_and_recorded(
     assert whole.isfinite().all()
 
 
-def test_a_class_all_of_whose_files_are_broken_is_an_error(root: Path, tmp_path: Path) -> None:
+def test_a_training_class_with_only_broken_files_is_an_error(root: Path, tmp_path: Path) -> None:
     for path in (root / "train" / "dog").iterdir():
         path.write_bytes(b"broken")
     with pytest.raises(UserError, match=r"left in train for class\(es\) dog"):
         prepared(root, tmp_path / "out", skip_broken=True)
 
 
-def test_a_split_all_of_whose_files_are_broken_is_an_error_and_a_class_of_it_a_warning(
+def test_a_test_class_with_only_broken_files_is_a_warning_and_a_whole_split_an_error(
     root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for path in (root / "test" / "dog").iterdir():
@@ -298,42 +298,40 @@ def test_classes_too_small_to_be_split_are_named(tmp_path: Path) -> None:
     ):
         prepared(tmp_path / "many", tmp_path / "out")
     labels, names = np.repeat(np.arange(20), 3), [str(k) for k in range(20)]
-    for fraction in (0.334, 0.666):  # what is named is allowed
+    for fraction in (0.334, 0.666):  # the bounds in the message are allowed
         split_by_class(labels, "test_fraction", fraction, 0, names)
 
 
-def test_a_class_that_a_split_misses_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_class_that_a_split_misses_gives_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     labels = np.repeat([0, 1, 2], [500, 498, 2])
     split_by_class(labels, "test_fraction", 0.1, 0, ["cat", "dog", "eel"])
     assert "data.test_fraction=0.1 takes no image of class(es) eel" in caplog.text
 
 
 @pytest.mark.parametrize("target", [".", "..", "../../test"])
-def test_a_link_that_leads_back_is_an_error(target: str, root: Path, tmp_path: Path) -> None:
-    """Two of them in a folder would make more paths than can ever be walked."""
+def test_a_symlink_to_a_parent_is_an_error(target: str, root: Path, tmp_path: Path) -> None:
+    """Two of them in one folder would give more paths than can ever be walked."""
     for name in ("one", "two"):
         (root / "train" / "cat" / name).symlink_to(target)
-    with pytest.raises(UserError, match="leads to a folder whose images have been read already"):
+    with pytest.raises(UserError, match="leads to a folder whose images have already been read"):
         prepared(root, tmp_path / "out")
 
 
-def test_a_folder_of_images_elsewhere_may_be_linked(root: Path, tmp_path: Path) -> None:
+def test_a_symlink_to_a_folder_elsewhere_is_followed(root: Path, tmp_path: Path) -> None:
     write_classes(tmp_path / "more", {"cats": 4}, seed=70_000)
     (root / "train" / "cat" / "more").symlink_to(tmp_path / "more" / "cats")
     assert sum(prepared(root, tmp_path / "out").manifest["counts"].values()) == 28
 
 
 @pytest.mark.parametrize("place", ["test", "train/eel", "train/cat/more"])
-def test_a_folder_that_is_a_link_to_nowhere_is_named(
-    place: str, root: Path, tmp_path: Path
-) -> None:
+def test_a_dangling_symlink_is_named(place: str, root: Path, tmp_path: Path) -> None:
     shutil.rmtree(root / "test")
     (root / place).symlink_to(tmp_path / "unmounted")
     with pytest.raises(UserError, match=rf"{place} is a dangling symlink"):
         prepared(root, tmp_path / "out")
 
 
-def test_a_class_whose_name_is_no_text_is_named(root: Path, tmp_path: Path) -> None:
+def test_a_class_with_an_unprintable_name_is_an_error(root: Path, tmp_path: Path) -> None:
     for name in (b"caf\xe9", b"two\nlines"):
         folder = os.fsencode(root / "train") + b"/" + name
         os.mkdir(folder)  # noqa: PTH102 - bytes
@@ -342,13 +340,13 @@ def test_a_class_whose_name_is_no_text_is_named(root: Path, tmp_path: Path) -> N
         os.rmdir(folder)  # noqa: PTH106 - bytes
 
 
-def test_a_pipe_named_as_an_image_is_broken(root: Path, tmp_path: Path) -> None:
+def test_a_pipe_named_like_an_image_is_broken(root: Path, tmp_path: Path) -> None:
     os.mkfifo(root / "train" / "cat" / "pipe\n.png")
     with pytest.raises(UserError, match=r"\ntrain/cat/pipe\\n\.png: not a regular file$"):
         prepared(root, tmp_path / "out")
 
 
-def test_a_broken_first_image_hides_no_other(tmp_path: Path) -> None:
+def test_a_broken_first_image_hides_no_other_fault(tmp_path: Path) -> None:
     write_classes(tmp_path / "images", TWO, size=(20, 20))
     for name in ("cat/000.jpg", "dog/010.jpg"):
         next(iter(sorted((tmp_path / "images" / name).parent.iterdir()))).write_bytes(b"broken")
@@ -359,7 +357,7 @@ def test_a_broken_first_image_hides_no_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("side", [8, 1030])
-def test_images_that_no_network_takes_need_a_size(side: int, tmp_path: Path) -> None:
+def test_images_of_an_unsupported_size_need_image_size(side: int, tmp_path: Path) -> None:
     write_classes(tmp_path / "images", TWO, size=(side, side))
     with pytest.raises(UserError, match=rf"{side}x{side} pixels.* 16 to 1024; set data"):
         prepared(tmp_path / "images", tmp_path / "out", image_size=None)
@@ -373,10 +371,10 @@ def test_pixels_that_do_not_fit_in_memory_are_refused_before_they_are_read(
         prepared(root, tmp_path / "out", store="array")
 
 
-def test_a_relative_root_means_the_project_also_in_its_experiments(
+def test_a_relative_root_is_relative_to_the_project_even_in_experiments(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DVC runs those of a queue in folders below the project's own .dvc."""
+    """DVC runs queued experiments in folders below the project's .dvc."""
     project = tmp_path / "project"
     experiment = project / ".dvc" / "tmp" / "exps" / "tmp123"
     experiment.mkdir(parents=True)
@@ -385,7 +383,7 @@ def test_a_relative_root_means_the_project_also_in_its_experiments(
         assert prepared(Path("../images"), tmp_path / "out").manifest["counts"]["train"] == 13
 
 
-def test_a_root_in_the_home_of_nobody_is_named(tmp_path: Path) -> None:
+def test_a_root_in_the_home_of_an_unknown_user_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.root='~nobody-here/x': unknown user"):
         prepared(Path("~nobody-here/x"), tmp_path / "out")
 
@@ -403,13 +401,13 @@ def test_one_class_is_an_error(root: Path, tmp_path: Path) -> None:
         prepared(root, tmp_path / "out")
 
 
-def test_a_class_of_the_test_that_training_lacks_is_an_error(root: Path, tmp_path: Path) -> None:
+def test_a_test_class_that_training_lacks_is_an_error(root: Path, tmp_path: Path) -> None:
     write_classes(root / "test", {"eel": 1}, seed=1)
     with pytest.raises(UserError, match=r"test holds classes that .*train lacks: eel"):
         prepared(root, tmp_path / "out")
 
 
-def test_a_class_that_the_test_lacks_is_a_warning(
+def test_a_training_class_that_the_test_split_lacks_is_a_warning(
     root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.rmtree(root / "test" / "dog")
@@ -417,13 +415,13 @@ def test_a_class_that_the_test_lacks_is_a_warning(
     assert "test holds no images of class dog" in caplog.text
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.root: .*nowhere is not a folder"):
         prepared(tmp_path / "nowhere", tmp_path / "out")
 
 
-def test_a_folder_that_may_not_be_read_is_named() -> None:
-    """A nested one too, which torchvision's walk would pass over in silence."""
+def test_an_unreadable_folder_is_named() -> None:
+    """This includes a nested one, which torchvision would skip silently."""
     script = """
 import os, sys
 from pathlib import Path
@@ -442,21 +440,21 @@ except UserError as error:
         for closed in (Path(name) / "cat", Path(name) / "dog" / "more"):
             closed.mkdir(exist_ok=True)
             closed.chmod(0)
-            said = subprocess.run(
+            result = subprocess.run(
                 [sys.executable, "-c", script, name], capture_output=True, text=True
             )
-            assert f"{closed} cannot be read: Permission denied" in said.stdout, said
+            assert f"{closed} cannot be read: Permission denied" in result.stdout, result
             closed.chmod(0o755)
 
 
-def test_images_of_mixed_sizes_need_a_size(root: Path, tmp_path: Path) -> None:
+def test_images_of_mixed_sizes_need_image_size(root: Path, tmp_path: Path) -> None:
     picture(1, (32, 32)).save(first(root).with_suffix(".png"))
     assert prepared(root, tmp_path / "out").shape == (3, 16, 16)
     with pytest.raises(UserError, match=r"40x32 pixels.*set data\.image_size"):
         prepared(root, tmp_path / "none", image_size=None)
 
 
-def test_images_of_one_square_size_keep_it_and_of_several_are_an_error(tmp_path: Path) -> None:
+def test_images_of_one_square_size_keep_it_and_several_sizes_are_an_error(tmp_path: Path) -> None:
     write_classes(tmp_path / "images", TWO, size=(20, 20))
     assert prepared(tmp_path / "images", tmp_path / "out", image_size=None).shape == (3, 20, 20)
     picture(5, (24, 24)).save(tmp_path / "images" / "dog" / "other.jpg")
@@ -464,7 +462,7 @@ def test_images_of_one_square_size_keep_it_and_of_several_are_an_error(tmp_path:
         prepared(tmp_path / "images", tmp_path / "again", image_size=None)
 
 
-def test_mixed_modes_are_colours_and_grey_alone_stays_grey(root: Path, tmp_path: Path) -> None:
+def test_mixed_modes_become_colour_and_grey_alone_stays_grey(root: Path, tmp_path: Path) -> None:
     for index, mode in enumerate(("L", "RGBA", "P", "LA", "1")):
         picture(index, mode=mode).save(root / "train" / "cat" / f"{mode}.png")
     (root / "train" / "cat" / "cmyk.jpg").write_bytes(as_bytes(picture(9, mode="CMYK"), "JPEG"))
@@ -478,7 +476,7 @@ def test_mixed_modes_are_colours_and_grey_alone_stays_grey(root: Path, tmp_path:
         assert PlainPipeline.of(grey, "test", CPU).plain(0, 2).shape == (2, 1, 16, 16)
 
 
-def test_an_image_bomb_is_refused(root: Path, tmp_path: Path) -> None:
+def test_a_decompression_bomb_is_refused(root: Path, tmp_path: Path) -> None:
     from tests.data.test_decoding import bomb
 
     (root / "train" / "cat" / "bomb.png").write_bytes(bomb())
@@ -487,7 +485,7 @@ def test_an_image_bomb_is_refused(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("store", ["array", "index"])
-def test_equal_pixels_are_found_whatever_the_file(store: str, root: Path, tmp_path: Path) -> None:
+def test_equal_pixels_are_found_in_any_file_format(store: str, root: Path, tmp_path: Path) -> None:
     for path in sorted((root / "train" / "cat").iterdir()):
         Image.open(path).save(root / "test" / "cat" / f"{path.stem}x.png")
         Image.open(path).save(path.with_suffix(".bmp"))
@@ -497,7 +495,7 @@ def test_equal_pixels_are_found_whatever_the_file(store: str, root: Path, tmp_pa
 
 
 @pytest.mark.parametrize("store", ["array", "index"])
-def test_images_in_two_splits_are_counted_and_warned_of(
+def test_images_in_two_splits_are_counted_and_give_a_warning(
     store: str, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for path in sorted((root / "train" / "cat").iterdir()):
@@ -529,24 +527,24 @@ def test_a_file_that_changed_since_prepare_stops_the_reader(
     assert "\n" not in str(error.value)
 
 
-def test_other_files_are_passed_over_and_counted(root: Path, tmp_path: Path) -> None:
+def test_other_files_are_ignored_and_counted(root: Path, tmp_path: Path) -> None:
     for name in ("notes.txt", ".hidden.jpg", "._000.jpg"):
         (root / "train" / "cat" / name).write_bytes(b"nothing")
     picture(6).save(root / "train" / "beside.png")
-    (root / "train" / "cat" / ".#000.jpg").symlink_to("an editor's lock, which leads nowhere")
+    (root / "train" / "cat" / ".#000.jpg").symlink_to("an editor's lock, a dangling symlink")
     (root / "train" / ".git").mkdir()
     data = prepared(root, tmp_path / "out")
     assert data.manifest["ignored"] == 5
     assert data.manifest["classes"] == ["cat", "dog"]
 
 
-def test_images_in_folders_within_a_class_belong_to_it(root: Path, tmp_path: Path) -> None:
+def test_images_in_sub_folders_of_a_class_belong_to_it(root: Path, tmp_path: Path) -> None:
     (root / "train" / "cat" / "indoors").mkdir()
     picture(8).save(root / "train" / "cat" / "indoors" / "Caf\u00e9 1.JPG")
     assert sum(prepared(root, tmp_path / "out").manifest["counts"].values()) == 25
 
 
-def test_training_has_the_same_bits_whatever_the_store_and_the_number_of_workers(
+def test_training_gives_the_same_bits_with_any_store_and_number_of_workers(
     root: Path, tmp_path: Path
 ) -> None:
     prepared(root, tmp_path / "array", store="array")

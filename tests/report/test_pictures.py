@@ -1,4 +1,4 @@
-"""Reports of runs unlike the default one: few teachers or many, few classes or many."""
+"""Reports on runs unlike the default one: with few or many teachers and classes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COST = {"parameters": 1_000_000, "macs": 5_000_000, "bytes": 4_000_000}
 def make_run(
     teachers: int, classes: int, noise: float = 1.0, names: list[str] | None = None
 ) -> tuple[dict[str, Any], Predictions]:
-    """Metrics and predictions of a run of random predictions; without noise nobody errs."""
+    """Metrics and predictions of a run with random predictions, all correct without noise."""
     labels, checked = np.arange(4 * classes) % classes, np.arange(2 * classes) % classes
     models = [f"teachers/t{k}" for k in range(teachers)]
     models += ["ensemble", "ensemble_fitted", "baseline", "student"]
@@ -70,7 +70,7 @@ def write(
     epochs: int = 5,
     adversarial: bool = True,
 ) -> str:
-    """A page, as the stage writes it."""
+    """Write a page, as the stage does."""
     Image.new("RGB", (40, 30)).save(folder / "dataset.png")
     teachers = len(predictions.teachers)
     pixels = np.random.default_rng(0).integers(0, 255, (len(predictions.labels), 8, 8, 3))
@@ -95,7 +95,7 @@ def write(
     ("teachers", "classes", "epochs", "adversarial", "noise"),
     [(1, 2, 1, False, 3.0), (8, 10, 5, True, 2.0), (3, 100, 30, True, 1.0), (2, 5, 3, True, 0.0)],
 )
-def test_a_report_of_any_run_has_every_figure_and_well_formed_tables(
+def test_the_report_on_any_run_has_every_figure_and_well_formed_tables(
     teachers: int, classes: int, epochs: int, adversarial: bool, noise: float, tmp_path: Path
 ) -> None:
     metrics, predictions = make_run(teachers, classes, noise)
@@ -115,10 +115,10 @@ def test_a_report_of_any_run_has_every_figure_and_well_formed_tables(
     assert ("accuracy of the discriminators" in training) == adversarial
     costs = (tmp_path / "figures" / "error_cost.svg").read_text()
     for name in ("student", "baseline", "ensemble", *(f"t{k}" for k in range(teachers))):
-        assert f">{name}: " in costs  # with its numbers, in the legend: labels hide no other
+        assert f">{name}: " in costs  # in the legend, with its numbers
 
 
-def test_the_pair_that_is_named_is_in_the_picture() -> None:
+def test_the_pair_in_the_caption_is_in_the_picture() -> None:
     _, predictions = make_run(2, 100, noise=2.0)
     picture = pictures.confusion_matrices(predictions)
     named = re.search(r"most often mistakes (class \d+) for (class \d+):", picture.words)
@@ -127,7 +127,7 @@ def test_the_pair_that_is_named_is_in_the_picture() -> None:
     assert set(named.groups()) <= shown and len(shown) == 20
 
 
-def test_long_names_stay_apart_and_no_name_is_a_formula(tmp_path: Path) -> None:
+def test_long_names_stay_distinct_and_no_name_is_a_formula(tmp_path: Path) -> None:
     names = ["a very long name of a class, one", "a very long name of a class, two", "$x$_y$"]
     metrics, predictions = make_run(1, 3, names=names)
     picture = pictures.confusion_matrices(predictions)
@@ -136,7 +136,7 @@ def test_long_names_stay_apart_and_no_name_is_a_formula(tmp_path: Path) -> None:
     write(tmp_path, metrics, predictions)
 
 
-def test_a_class_without_test_images_is_not_called_perfect(tmp_path: Path) -> None:
+def test_a_class_without_test_images_is_not_reported_as_perfect(tmp_path: Path) -> None:
     metrics, made = make_run(1, 3)
     predictions = Predictions(
         made.labels, made.models, made.vote, {**made.card, "classes": ["a", "b", "c", "untested"]}
@@ -146,7 +146,7 @@ def test_a_class_without_test_images_is_not_called_perfect(tmp_path: Path) -> No
     assert "untested" not in (tmp_path / "classes.csv").read_text()
 
 
-def test_a_square_of_counts_is_kept_for_classes_that_nobody_predicts(tmp_path: Path) -> None:
+def test_the_confusion_table_includes_classes_that_are_never_predicted(tmp_path: Path) -> None:
     _, predictions = make_run(1, 4)
     predictions.models["student"].predicted[:] = 2
     write_tables(predictions, tmp_path)
@@ -166,5 +166,5 @@ def test_a_square_of_counts_is_kept_for_classes_that_nobody_predicts(tmp_path: P
         ("distill.label_weight", "distill.label_weight"),
     ],
 )
-def test_names_of_others_making_mark_nothing_up(name: str, escaped: str) -> None:
+def test_markdown_in_foreign_names_is_escaped(name: str, escaped: str) -> None:
     assert escape(name) == escaped

@@ -1,4 +1,4 @@
-"""A real DVC project in a real git repository: the repository's own files, tiny parameters."""
+"""A real DVC project in a real git repository: the repository's own files with tiny parameters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import yaml
 
 from tests.conftest import ROOT
 
-# Imported by every Python process of the first run: notes which modules a stage has loaded.
+# Imported by every Python process of the first run, to record which modules each stage loads.
 RECORDER = """
 import atexit, os, sys
 def record():
@@ -45,7 +45,7 @@ def tiny_params() -> dict[str, Any]:
 
 
 class Project:
-    """A clone in a folder of its own."""
+    """A copy of the project in its own folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -62,7 +62,7 @@ class Project:
         return result
 
     def stages_run(self, *command: str) -> list[str]:
-        """Run a DVC command; the names of the stages that ran a command, in order."""
+        """Run a DVC command; return the names of the stages that ran, in order."""
         return re.findall(r"Running stage '([^']+)'", self.run(*command).stdout)
 
     def commit(self, message: str) -> None:

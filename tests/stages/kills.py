@@ -1,6 +1,6 @@
-"""Stages killed at seeded points, then run again: do they end with the bytes of an undisturbed run?
+"""Kill stages at random points and run them again: is the result that of an uninterrupted run?
 
-`python -m tests.stages.kills N` does so N times (`make soak N=100`) and prints what came of it.
+`python -m tests.stages.kills N` (`make soak N=100`) does so N times and prints a tally.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OUTPUTS = {
 }
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
 
-# Runs a stage; before its n-th change to a file, it sends itself a signal. Prints the changes.
+# Run a stage that sends itself a signal before its n-th change to a file; print how many it made.
 HARNESS = """
 import atexit, os, runpy, sys
 number, at, stage, *arguments = sys.argv[1:]
@@ -56,7 +56,7 @@ runpy.run_module("stages." + stage, run_name="__main__")
 
 @dataclass
 class Tally:
-    """What came of the kills."""
+    """The results of the kills."""
 
     killed: int = 0
     resumed: int = 0
@@ -64,7 +64,7 @@ class Tally:
 
 
 class Target:
-    """A finished project, of which single stages are run again, killed, and run to their end."""
+    """A finished project, whose stages are run again, killed, and then run to their end."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
@@ -73,7 +73,7 @@ class Target:
         self._changes: dict[str, int] = {}
 
     def kill(self, stage: str, number: int, moment: random.Random, tally: Tally) -> None:
-        """Run a stage, send it a signal at a moment, run it to its end, and compare."""
+        """Run a stage, send it a signal at a random moment, run it to its end, and compare."""
         self._measure(stage)
         self._remove(stage)
         if moment.random() < 0.5:  # at a change to a file
@@ -82,11 +82,11 @@ class Target:
             where = f"{stage}, signal {number}, before change {at} of {self._changes[stage]}"
         else:
             after = moment.uniform(0.2, 1.0) * self._seconds[stage]
-            group = moment.random() < 0.5  # with its workers, as Ctrl-C does
+            group = moment.random() < 0.5  # including its workers, as Ctrl-C does
             killed = self._run(stage, number, after=after, group=group)[1]
-            whom = "the group" if group else "the process"
-            where = f"{stage}, signal {number} to {whom}, after {after:.2f} s"
-        tally.killed += killed != 0  # else it was done before
+            receiver = "the group" if group else "the process"
+            where = f"{stage}, signal {number} to {receiver}, after {after:.2f} s"
+        tally.killed += killed != 0  # else it had already finished
         again = self._run(stage)[0]
         tally.resumed += "resumed after" in again
         found = self._hashes(stage)
@@ -94,13 +94,13 @@ class Target:
             tally.differing.append(f"{where}: {again.strip().splitlines()[-1:]}")
 
     def _measure(self, stage: str) -> None:
-        """An undisturbed run, once: its bytes, its seconds, its changes to files."""
+        """Measure one uninterrupted run: its bytes, its seconds, and its changes to files."""
         if stage not in self._expected:
             self._remove(stage)
             started = time.monotonic()
-            said = self._run(stage)[0]
+            output = self._run(stage)[0]
             self._seconds[stage] = time.monotonic() - started
-            self._changes[stage] = int(said.split("changes")[-1])
+            self._changes[stage] = int(output.split("changes")[-1])
             self._expected[stage] = self._hashes(stage)
             assert self._expected[stage]
 
@@ -112,7 +112,7 @@ class Target:
         after: float | None = None,
         group: bool = False,
     ) -> tuple[str, int]:
-        """Run a stage; what it printed, and its exit status."""
+        """Run a stage; return its output and its exit status."""
         command = [sys.executable, "-c", HARNESS, str(int(number)), str(at), *stage.split()]
         process = subprocess.Popen(
             command,
@@ -131,7 +131,7 @@ class Target:
         return process.communicate()[0], process.returncode
 
     def _remove(self, stage: str) -> None:
-        """As DVC does before it runs a stage."""
+        """Remove a stage's outputs, as DVC does before it runs the stage."""
         for name in OUTPUTS[stage]:
             path = self.project.folder / name
             if path.is_dir():
@@ -159,12 +159,12 @@ def make_folder_project(folder: Path) -> Project:
     params["distill"].update(batch_size=16)
     params["runtime"]["workers"] = 2
     (project.folder / "params.yaml").write_text(yaml.safe_dump(params))
-    project.commit("images of one's own")
+    project.commit("a folder of images")
     return project
 
 
 def soak(project: Project, kills: int, seed: int) -> Tally:
-    """Kill stages in turn, `kills` times, at moments that follow from `seed`."""
+    """Kill stages in turn, `kills` times, at moments derived from `seed`."""
     target, tally = Target(project), Tally()
     stages = list(OUTPUTS)
     for index in range(kills):
@@ -180,8 +180,8 @@ if __name__ == "__main__":
             made = make(Path(name) / kind)
             made.run("dvc", "repro")
             result = soak(made, int(sys.argv[1]) // 2, seed=int(time.time()))
-            said = f"killed {result.killed}, resumed {result.resumed}"
-            print(f"{kind}: {said}, differing {len(result.differing)}")
+            counts = f"killed {result.killed}, resumed {result.resumed}"
+            print(f"{kind}: {counts}, differing {len(result.differing)}")
             print("\n".join(result.differing))
             differing += len(result.differing)
     sys.exit(bool(differing))

@@ -1,4 +1,4 @@
-"""The pages, in a real browser without a network: Debian's `chromium`, which `.ci/run` installs."""
+"""The pages in a real browser without a network: Debian's `chromium`, which `.ci/run` installs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def browser() -> Iterator[Browser]:
 
 
 def open_page(browser: Browser, path: Path, viewport: Any, scheme: Any) -> tuple[Page, list[str]]:
-    """A page without a network, and what failed or was asked for outside of it."""
+    """Open a page without a network; return it, its errors, and its requests to the network."""
     context = browser.new_context(viewport=viewport, color_scheme=scheme, offline=True)
     page, faults = context.new_page(), []
     page.on("pageerror", lambda error: faults.append(str(error)))
@@ -53,7 +53,7 @@ def open_page(browser: Browser, path: Path, viewport: Any, scheme: Any) -> tuple
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_the_report_is_whole_and_readable(
+def test_the_report_is_complete_and_readable(
     viewport: Any, scheme: str, clean: Project, browser: Browser
 ) -> None:
     page, faults = open_page(browser, clean.folder / "reports/index.html", viewport, scheme)
@@ -64,7 +64,7 @@ def test_the_report_is_whole_and_readable(
         image = page.locator(f"figure#{name} img")
         width, height, words = image.evaluate("i => [i.naturalWidth, i.naturalHeight, i.alt]")
         assert width > 100 and height > 50, name
-        assert len(words) > 30, name  # what it shows, in words
+        assert len(words) > 30, name  # a description in words
         assert image.bounding_box()["height"] > 40  # type: ignore[index]
     # Wide tables and pictures scroll in their own frames; the page itself does not.
     assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
@@ -98,7 +98,7 @@ def test_dvcs_plots_are_drawn_without_a_network(
         clean.run("dvc", "exp", "run", "-S", "distill.seed=4")
     clean.run("dvc", "plots", command)
     page, faults = open_page(browser, clean.folder / "dvc_plots/index.html", DESKTOP, "dark")
-    # Its paper is white, and pictures in it must not follow the system.
+    # The page is white, so pictures in it must not follow the system's colour scheme.
     assert "light" in page.evaluate("getComputedStyle(document.documentElement).colorScheme")
     page.wait_for_selector(".vega-embed canvas, .vega-embed svg")
     page.wait_for_timeout(1000)

@@ -1,4 +1,4 @@
-"""Two revisions compared, and a change reviewed, as a person does: on a real DVC project."""
+"""Comparing two revisions and reviewing a change on a real DVC project, as a user does."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def changed(clean: Project) -> Project:
-    """A branch with another student, run and committed."""
+    """A branch with a different student, run and committed."""
     clean.run("git", "checkout", "-q", "-B", "change")
     clean.run("dvc", "exp", "run", "-S", "distill.seed=3", "-S", "student=vgg")
     clean.commit("another student")
@@ -28,7 +28,7 @@ def changed(clean: Project) -> Project:
 
 
 def numbers(text: str, heading: str) -> str:
-    """The part of a page below a heading."""
+    """The part of a text below a heading."""
     return re.split(r"\n#+ ", text.split(heading, 1)[1])[0]
 
 
@@ -45,7 +45,7 @@ def test_two_revisions_are_compared_image_by_image(changed: Project) -> None:
     row = next(line for line in part.splitlines() if "top-1 error" in line)
     difference = float(row.split("|")[2])
     assert difference == pytest.approx(errors[1]["top1_error"] - errors[0]["top1_error"], abs=0.02)
-    assert "McNemar's test: change alone is right on" in part
+    assert "McNemar's test: only change is correct on" in part
     assert "### Images on which they disagree most" in text and "| test image |" in text.replace(
         "  ", ""
     )
@@ -54,15 +54,15 @@ def test_two_revisions_are_compared_image_by_image(changed: Project) -> None:
     assert "epochs" not in parameters
 
 
-def test_the_workspace_is_the_other_side_by_default(changed: Project) -> None:
+def test_the_second_side_is_the_workspace_by_default(changed: Project) -> None:
     text = changed.run("python", "-m", "meal", "compare", "main").stdout
-    assert "# workspace against main" in text and "McNemar's test: workspace alone" in text
+    assert "# workspace against main" in text and "McNemar's test: only workspace" in text
     same = changed.run("python", "-m", "meal", "compare", "change").stdout
-    assert "inside the noise" in same and "None: every answer is the same." in same
+    assert "inside the noise" in same and "None: all predictions agree." in same
     assert "No change." in numbers(same, "## Parameters")
 
 
-def test_another_model_may_be_compared_and_an_unknown_one_is_an_error(changed: Project) -> None:
+def test_another_model_can_be_compared_and_an_unknown_one_is_an_error(changed: Project) -> None:
     command = ("python", "-m", "meal", "compare", "main", "change", "--model")
     ensembles = changed.run(*command, "ensemble").stdout
     assert "+0.0000 to +0.0000" in numbers(ensembles, "## Significance: the ensemble")
@@ -71,7 +71,7 @@ def test_another_model_may_be_compared_and_an_unknown_one_is_an_error(changed: P
         assert result.returncode == 1 and f"error: --model {wrong}: change has" in result.stderr
 
 
-def test_experiments_of_several_seeds_resample_seeds_too(clean: Project) -> None:
+def test_with_several_seeds_seeds_are_resampled_too(clean: Project) -> None:
     names = {}
     for selection in ("random", "mean"):
         for seed in (1, 2):
@@ -81,7 +81,7 @@ def test_experiments_of_several_seeds_resample_seeds_too(clean: Project) -> None
     command = ("python", "-m", "meal", "compare")
     text = clean.run(*command, "random-1,random-2", "mean-1,mean-2").stdout
     assert "2 pairs of runs; images and seeds resampled." in text
-    assert "McNemar" not in text  # it is for pairs of single models
+    assert "McNemar" not in text  # the test is for single models
     assert "distill.selection" in numbers(text, "## Parameters")
     result = clean.run(
         "python", "-m", "meal", "compare", "random-1,random-2", "mean-1", check=False
@@ -95,14 +95,14 @@ def test_experiments_of_several_seeds_resample_seeds_too(clean: Project) -> None
     assert unknown.returncode == 1 and "error: 'nowhere': no commit, branch or" in unknown.stderr
 
 
-def test_a_run_that_was_not_scored_is_not_compared(clean: Project) -> None:
-    """An experiment to `distill`, or parameters that never ran: the old answers are not theirs."""
+def test_a_stale_run_is_not_compared(clean: Project) -> None:
+    """After an experiment up to `distill`, or new parameters, old predictions are another run's."""
     clean.run("dvc", "exp", "run", "--name", "tuned", "distill", "-S", "distill.seed=9")
     result = clean.run("python", "-m", "meal", "compare", "main", "tuned", check=False)
     assert result.returncode == 1
-    assert "error: tuned has not run evaluate since what is before changed" in result.stderr
+    assert "error: tuned: evaluate is stale: inputs changed" in result.stderr
     clean.run("python", "-m", "meal", "review", "main")
-    assert "**These results are not of this change**: workspace" in clean.read("review.md")
+    assert "**These results are stale**: workspace" in clean.read("review.md")
     clean.run("git", "checkout", "-q", "-f", "main")
     clean.run("dvc", "checkout", "-q", "-f")
     params = clean.read("params.yaml")
@@ -111,18 +111,18 @@ def test_a_run_that_was_not_scored_is_not_compared(clean: Project) -> None:
     assert clean.run("python", "-m", "meal", "compare", "main", check=False).returncode == 0
     path.write_text(params.replace("beta: 1.0", "beta: 0.5"))
     result = clean.run("python", "-m", "meal", "compare", "main", check=False)
-    assert "error: workspace has not run since its params.yaml was changed" in result.stderr
+    assert "error: workspace is stale: its params.yaml changed after the run" in result.stderr
 
 
-def test_answers_of_another_run_are_not_taken_for_this_ones(changed: Project) -> None:
+def test_predictions_of_another_run_are_not_used(changed: Project) -> None:
     changed.run("git", "checkout", "-q", "main")  # and no dvc checkout
     text = changed.run("python", "-m", "meal", "compare", "change").stdout
-    assert "The predictions of workspace are not here, or another run's are" in text
+    assert "The predictions of workspace are missing or belong to another run" in text
     changed.run("dvc", "checkout", "-q", "-f")
     assert "McNemar's test" in changed.run("python", "-m", "meal", "compare", "change").stdout
 
 
-def test_a_remote_brings_predictions_also_of_older_revisions_and_its_absence_is_no_fault(
+def test_a_remote_provides_predictions_even_of_older_revisions_and_may_be_missing(
     changed: Project, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
@@ -133,36 +133,34 @@ def test_a_remote_brings_predictions_also_of_older_revisions_and_its_absence_is_
         changed.run("dvc", "push", "-q")
         if branch == "main":
             changed.run("git", "checkout", "-q", ".dvc/config")
-    changed.commit("a remote, younger than main")
+    changed.commit("a remote that main does not have")
     clone = Project(tmp_path / "clone")
     changed.run("git", "clone", "-q", "--branch", "change", str(changed.folder), str(clone.folder))
     command = ("python", "-m", "meal", "compare", "origin/main", "change")
-    assert "McNemar's test: change alone" in clone.run(*command).stdout
+    assert "McNemar's test: only change" in clone.run(*command).stdout
     shutil.rmtree(clone.folder / ".dvc" / "cache", ignore_errors=True)
-    # A kind of remote whose library is not installed.
+    # The library for this kind of remote is not installed.
     clone.run("dvc", "remote", "modify", "--local", "store", "url", "s3://bucket/path")
-    assert "The predictions of origin/main, change are not here" in clone.run(*command).stdout
+    assert "The predictions of origin/main, change are missing" in clone.run(*command).stdout
 
 
-def test_a_review_names_what_it_compares_with(changed: Project) -> None:
+def test_a_review_names_the_revision_it_compares_with(changed: Project) -> None:
     changed.run("git", "checkout", "-q", "main")
     changed.run("dvc", "checkout", "-q", "-f")
     changed.run("dvc", "exp", "run", "--name", "other", "-S", "distill.seed=11")
     changed.run("git", "checkout", "-q", "-f", "main")
     changed.run("dvc", "checkout", "-q", "-f")
-    changed.run("python", "-m", "meal", "review", "other")  # an experiment: as it is
+    changed.run("python", "-m", "meal", "review", "other")  # an experiment: compared as it is
     assert "distill.seed" in numbers(changed.read("review.md"), "## Parameters")
     start = changed.run("git", "rev-parse", "--short=7", "main").stdout.strip()
-    changed.run("python", "-m", "meal", "review", "change")  # a branch ahead: where it left
+    changed.run("python", "-m", "meal", "review", "change")  # a branch ahead: from the merge base
     text = changed.read("review.md")
-    assert text.startswith(f"# Review against change, from {start} on")
+    assert text.startswith(f"# Review against change, since {start}")
     assert f"workspace minus {start}" in text and "No change." in numbers(text, "## Parameters")
 
 
-def test_a_clone_without_the_data_is_reviewed_by_the_workflow_itself(
-    changed: Project, tmp_path: Path
-) -> None:
-    """The workflow's own commands, in a clone that has nothing but git, DVC and the project."""
+def test_the_workflow_can_review_a_clone_without_the_data(changed: Project, tmp_path: Path) -> None:
+    """Run the workflow's own commands in a clone without any artifacts."""
     changed.run("git", "checkout", "-q", "main")
     workflow = yaml.safe_load((ROOT / ".github/workflows/review.yml").read_text())
     assert "pull_request" in workflow[True]  # YAML 1.1 reads `on` as true
@@ -172,7 +170,7 @@ def test_a_clone_without_the_data_is_reviewed_by_the_workflow_itself(
     changed.run("git", "clone", "-q", "--branch", "change", str(changed.folder), str(clone.folder))
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, clone.folder / name)
-        os.utime(clone.folder / name, (0, 0))  # older than the environment: nothing is installed
+        os.utime(clone.folder / name, (0, 0))  # older than the environment, so nothing is installed
     (clone.folder / ".venv").symlink_to(sys.prefix)
     assert not (clone.folder / "artifacts").exists()
     summary = tmp_path / "summary.md"
@@ -188,7 +186,7 @@ def test_a_clone_without_the_data_is_reviewed_by_the_workflow_itself(
     assert text.startswith("# Review against origin/main")
     assert "student.top1_error" in numbers(text, "## Metrics")
     assert "distill.seed" in numbers(text, "## Parameters")
-    assert re.search("The predictions of [0-9a-f]{7}, workspace are not here", text)
+    assert re.search("The predictions of [0-9a-f]{7}, workspace are missing", text)
     assert "top-1 error (points)" in numbers(text, "## Significance")
     assert (
         "https://github.example/someone/meal/raw/0123456789/reports/figures/error_cost.svg" in text
@@ -199,7 +197,7 @@ def test_a_review_with_the_data_compares_image_by_image(changed: Project) -> Non
     shutil.copy(ROOT / "Makefile", changed.folder / "Makefile")
     changed.run("python", "-m", "meal", "review", "main")
     text = changed.read("review.md")
-    assert "Student against ensemble:" in text and "McNemar's test: workspace alone" in text
+    assert "Student against ensemble:" in text and "McNemar's test: only workspace" in text
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", text):
         assert (changed.folder / picture).is_file()
     assert text.count("![") == 3
@@ -207,7 +205,7 @@ def test_a_review_with_the_data_compares_image_by_image(changed: Project) -> Non
     assert result.returncode == 1 and "error: BASE=nowhere" in result.stderr
 
 
-def test_timings_are_measured_outside_of_the_pipeline(clean: Project) -> None:
+def test_timings_are_measured_outside_the_pipeline(clean: Project) -> None:
     table = clean.run("python", "-m", "meal", "timings", "--repeats", "3").stdout
     assert "| student" in table and "| ensemble" in table
     timings = json.loads(clean.read("reports/timings.json"))

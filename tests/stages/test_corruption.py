@@ -1,4 +1,4 @@
-"""Whatever is damaged is noticed when it is opened, and said in one line with what mends it."""
+"""Damage is noticed when a file is opened, and reported in one line with the command to fix it."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def open_data(folder: Path) -> None:
 
 
 def open_cache(folder: Path) -> None:
-    check_answers(TargetCache(folder, f"cache@{folder.name}"))
+    check_arrays(TargetCache(folder, f"cache@{folder.name}"))
 
 
-def check_answers(cache: TargetCache) -> None:
+def check_arrays(cache: TargetCache) -> None:
     for name in cache.manifest["files"]:
         cache.array(name.removesuffix(".npy"))
 
@@ -44,7 +44,7 @@ def check_answers(cache: TargetCache) -> None:
 def open_ensemble(folder: Path) -> None:
     ensemble = Ensemble(folder)
     for cache in (*ensemble.members.values(), ensemble.mean):
-        check_answers(cache)
+        check_arrays(cache)
 
 
 def open_predictions(folder: Path) -> None:
@@ -65,7 +65,7 @@ OPENERS: dict[str, Callable[[Path], object]] = {
 
 @pytest.fixture
 def artifacts(clean: Project, tmp_path: Path) -> Path:
-    """A copy of what the project's stages have left."""
+    """A copy of the outputs of the project's stages."""
     shutil.copytree(clean.folder / "artifacts", tmp_path / "artifacts")
     for path in (tmp_path / "artifacts").rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
@@ -87,7 +87,7 @@ def empty(path: Path) -> None:
 
 
 def reshape(path: Path) -> None:
-    """Whole and readable, and of another shape and type, or another run's values."""
+    """Make a file readable but wrong: another shape and type, other values, or an extra byte."""
     if path.suffix == ".npy":
         array = np.load(path)
         np.save(path, array[..., :-1].astype(np.float64))
@@ -105,10 +105,10 @@ def remove(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [flip, truncate, empty, reshape, remove])
 @pytest.mark.parametrize("name", OPENERS)
-def test_damage_is_noticed_named_and_comes_with_what_mends_it(
+def test_damage_is_noticed_and_reported_with_the_command_to_fix_it(
     name: str, damage: Callable[[Path], None], artifacts: Path
 ) -> None:
-    OPENERS[name](artifacts / name)  # what is whole is read
+    OPENERS[name](artifacts / name)  # undamaged files can be read
     files = sorted(path for path in (artifacts / name).rglob("*") if path.is_file())
     assert len(files) >= 2
     for file in files:
@@ -126,15 +126,13 @@ def test_damage_is_noticed_named_and_comes_with_what_mends_it(
 @pytest.mark.parametrize(
     ("name", "links"), [*((name, "hardlink") for name in OPENERS), ("caches/vgg", "copy")]
 )
-def test_what_the_message_names_mends_bits_that_a_disk_has_spoiled(
-    name: str, links: str, clean: Project
-) -> None:
-    """Spoiled in silence: size, time and mode are what DVC knows, also of its own hard link."""
+def test_the_command_in_the_message_repairs_bit_rot(name: str, links: str, clean: Project) -> None:
+    """Size, mtime and mode stay what DVC knows, even for the hard link in its own cache."""
     clean.run("dvc", "config", "--local", "cache.type", links)
     clean.run("dvc", "checkout", "--relink", "-q")
     folder = clean.folder / "artifacts" / name
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    kinds = {path.suffix: path for path in files}  # one of each is enough: each takes a run
+    kinds = {path.suffix: path for path in files}  # one of each kind, as each takes a run
     for file in kinds.values():
         whole, known = file.read_bytes(), file.stat()
         file.chmod(0o644)
@@ -146,7 +144,7 @@ def test_what_the_message_names_mends_bits_that_a_disk_has_spoiled(
         os.utime(file, ns=(known.st_atime_ns, known.st_mtime_ns))
         with pytest.raises(UserError) as error:
             OPENERS[name](folder)
-        command = str(error.value).partition("mend it with: ")[2]
+        command = str(error.value).partition("fix: ")[2]
         clean.run(*command.split())
         assert file.read_bytes() == whole, (file, command)
         OPENERS[name](folder)
@@ -175,10 +173,10 @@ runpy.run_module("stages." + stage, run_name="__main__")
         ("report", "reports/figures"),
     ],
 )
-def test_a_full_disk_is_one_line_and_leaves_nothing_that_looks_whole(
+def test_a_full_disk_is_a_one_line_error_and_leaves_nothing_that_looks_complete(
     stage: str, output: str, clean: Project
 ) -> None:
-    """Files may not grow beyond 2 KiB: every write of weight fails, as on a full disk."""
+    """Files may not grow beyond 2 KiB, so every large write fails, as on a full disk."""
     assert hasattr(resource, "RLIMIT_FSIZE")
     shutil.rmtree(clean.folder / output)  # as DVC does before it runs a stage
     result = subprocess.run(

@@ -1,4 +1,4 @@
-"""What dvc.yaml says a stage depends on: the code that it loads, and what a change re-runs."""
+"""The dependencies in dvc.yaml: the code that a stage loads, and what a change re-runs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ TRAINED = ["teacher@vgg", "teacher@resnet", "teacher@preact"]
 CACHED = ["cache@vgg", "cache@resnet", "cache@preact"]
 SCORED = ["evaluate", "report"]
 
-# A change of one file in each room, and the stages that re-run because of it. DVC compares outputs
-# by content: a stage that gives the same bytes re-runs nothing after it.
+# A changed file in each package, and the stages that its change re-runs. DVC compares outputs by
+# content: if a stage gives the same bytes, the stages after it are not run.
 CHANGES: dict[str, list[str]] = {
     "meal/cache/build.py": CACHED,
     "meal/cache/settings.py": ["configure", *CACHED],
@@ -61,12 +61,12 @@ def covers(dependency: str, path: str) -> bool:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_depends_on_at_most_ten_pieces_of_code(stage: str) -> None:
+def test_a_stage_declares_at_most_ten_code_dependencies(stage: str) -> None:
     assert 1 <= len(code_of(stage)) <= 10
 
 
-def test_a_stage_declares_what_it_has_loaded_and_uses_what_it_declares(project: Project) -> None:
-    """Loaded at its end, in a real run: also what a function imports when it is called."""
+def test_a_stage_declares_what_it_loads_and_loads_what_it_declares(project: Project) -> None:
+    """Modules are recorded at the end of a real run, so imports inside functions count, too."""
     assert set(project.loaded) == set(project.first_run)
     for name, loaded in project.loaded.items():
         code = code_of(name.partition("@")[0])
@@ -79,8 +79,8 @@ def test_a_stage_declares_what_it_has_loaded_and_uses_what_it_declares(project: 
         assert not unused, name
 
 
-def test_packages_themselves_decide_nothing() -> None:
-    """So that a stage may depend on one module of a package: `__init__` is a docstring."""
+def test_init_modules_hold_only_a_docstring() -> None:
+    """A stage can then depend on a single module of a package."""
     for folder in ("meal", "stages", "networks"):
         for path in (ROOT / folder).rglob("__init__.py"):
             body = ast.parse(path.read_text()).body
@@ -97,7 +97,7 @@ def untouched(project: Project) -> Iterator[Project]:
 
 
 @pytest.mark.parametrize("path", CHANGES)
-def test_a_change_re_runs_what_a_careful_reader_expects(path: str, untouched: Project) -> None:
+def test_a_change_re_runs_only_the_stages_in_the_table(path: str, untouched: Project) -> None:
     file = untouched.folder / path
     content = file.read_text()
     comment = "<!-- a comment -->" if file.suffix == ".html" else "# a comment"
@@ -109,13 +109,13 @@ def test_a_change_re_runs_what_a_careful_reader_expects(path: str, untouched: Pr
     assert sorted(stale) == sorted(CHANGES[path])
 
 
-def test_every_room_is_in_the_table() -> None:
-    rooms = {path.name for path in (ROOT / "meal").iterdir() if path.is_dir()} - {"__pycache__"}
+def test_every_package_is_in_the_table() -> None:
+    packages = {path.name for path in (ROOT / "meal").iterdir() if path.is_dir()} - {"__pycache__"}
     tested = {Path(path).parts[1] for path in CHANGES if path.startswith("meal/")}
-    assert rooms <= tested
+    assert packages <= tested
 
 
-# The rooms from the bottom up; those on one line do not import each other.
+# The packages and modules from the bottom up; those in one set do not import each other.
 LAYERS = [
     {"core"}, {"metrics"}, {"datasets", "data"}, {"views"}, {"models"}, {"training"}, {"targets"},
     {"prepare", "supervised", "cache", "ensemble", "distill"}, {"evaluation"}, {"report"},
@@ -124,7 +124,7 @@ LAYERS = [
 
 
 def imports(path: Path) -> set[str]:
-    """The rooms that a module imports, also within functions."""
+    """The packages that a module imports, including imports inside functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
@@ -136,7 +136,7 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def test_rooms_only_import_what_is_below_them() -> None:
+def test_packages_only_import_what_is_below_them() -> None:
     level = {name: index for index, names in enumerate(LAYERS) for name in names}
     for path in sorted((ROOT / "meal").rglob("*.py")):
         own = path.relative_to(ROOT / "meal").parts[0].removesuffix(".py")

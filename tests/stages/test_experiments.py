@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def project(clean: Project) -> Project:
-    """The project without other tests' experiments, which a table would show."""
+    """The project without other tests' experiments, which the table would show."""
     clean.run("dvc", "exp", "remove", "--all-commits")
     return clean
 
@@ -40,7 +40,7 @@ def test_a_sweep_runs_each_combination_once_and_the_table_pairs_seeds(project: P
     assert "commit    " in report and "versions  python" in report and printed.strip() in report
     assert project.read("reports/results/modes.csv").startswith("distill.adversarial,seeds,mean")
     assert "</svg>" in project.read("reports/results/modes.svg")
-    # A sweep to `distill` scores no test images: the table of test errors leaves it out.
+    # A sweep up to `distill` scores no test images, so the table of test errors is empty.
     test = project.run(
         "python", "-m", "meal", "table", "--file", "reports/metrics.json", check=False
     )

@@ -1,4 +1,4 @@
-"""Nothing is lost to a kill: whatever the moment, the next run ends with the same bytes."""
+"""A kill at any moment loses nothing: the next run ends with the same bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.stages.kills import make_folder_project, soak
 pytestmark = pytest.mark.slow
 
 
-def test_killed_stages_end_with_the_bytes_of_an_undisturbed_run(tmp_path: Path) -> None:
+def test_killed_stages_end_with_the_bytes_of_an_uninterrupted_run(tmp_path: Path) -> None:
     own = make_project(tmp_path / "killed")
     own.run("dvc", "repro")
     tally = soak(own, kills=24, seed=0)
@@ -20,7 +20,7 @@ def test_killed_stages_end_with_the_bytes_of_an_undisturbed_run(tmp_path: Path) 
     assert tally.killed >= 16 and tally.resumed >= 1
 
 
-def test_neither_are_stages_whose_images_are_decoded_by_workers(tmp_path: Path) -> None:
+def test_so_do_stages_whose_images_are_decoded_by_workers(tmp_path: Path) -> None:
     own = make_folder_project(tmp_path / "killed")
     own.run("dvc", "repro")
     tally = soak(own, kills=8, seed=1)

@@ -1,4 +1,4 @@
-"""Networks of any origin through the pipeline: loaded teachers, and code of the user's own."""
+"""Networks from any source through the pipeline: loaded teachers, and the user's own code."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ def test_a_teacher_with_weights_is_loaded_not_trained(clean: Project, tmp_path: 
     assert loaded == trained
 
 
-def test_a_missing_file_of_weights_stops_before_anything_is_lost(clean: Project) -> None:
+def test_a_missing_weights_file_stops_the_run_before_anything_is_lost(clean: Project) -> None:
     weights = {"file": "nowhere.pt", "sha256": "0" * 64}
     change(clean, {"known": {"arch": "resnet18", "weights": weights}}, teachers=["vgg", "known"])
     result = clean.run("dvc", "repro", check=False)
     assert result.returncode != 0
-    message = "networks.known.weights.file='nowhere.pt': no such file is here"
+    message = "networks.known.weights.file='nowhere.pt': no such file"
     assert f"error: params.yaml: {message}" in result.stderr + result.stdout
     assert (clean.folder / "artifacts/student/weights.safetensors").exists()
 
 
-def test_a_change_to_ones_own_code_retrains_what_uses_it(clean: Project) -> None:
+def test_a_change_to_the_users_own_code_retrains_what_uses_it(clean: Project) -> None:
     mine = {"arch": "networks.example:small_convnet", "options": {"planes": 4}}
     change(clean, {"mine": mine}, student="mine", teachers=["vgg", "mine"])
     own = [

@@ -1,6 +1,6 @@
-"""The pipeline through DVC, as a person uses it: which stages run, and what a review prints.
+"""The pipeline run by DVC, as a user runs it: which stages run, and which numbers they report.
 
-The tests share one project and put it back to its first commit, where nothing is left to run.
+The tests share one project and reset it to its first commit, where nothing is left to run.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def test_a_second_run_has_nothing_to_do(clean: Project) -> None:
     assert clean.run("git", "status", "--porcelain").stdout == ""
 
 
-def test_every_stage_says_what_it_does(clean: Project) -> None:
+def test_every_stage_has_a_description(clean: Project) -> None:
     for line in clean.run("dvc", "stage", "list", "--all").stdout.splitlines():
         assert len(line.split(maxsplit=1)[1]) > 10, line
 
 
-def test_the_metrics_have_the_rows_that_a_review_reads(clean: Project) -> None:
+def test_the_metrics_have_the_entries_that_a_review_needs(clean: Project) -> None:
     metrics = json.loads(clean.read("reports/metrics.json"))
     for model in ("student", "baseline", "ensemble", "ensemble_fitted"):
         assert {"top1_error", "nll", "ece"} <= set(metrics[model])
@@ -49,7 +49,7 @@ def test_the_metrics_have_the_rows_that_a_review_reads(clean: Project) -> None:
     assert {"student", "ensemble", "teachers", "gain"} <= set(validation)
 
 
-def test_another_student_runs_no_teacher_no_cache_no_ensemble(clean: Project) -> None:
+def test_another_student_re_runs_no_teacher_cache_or_ensemble(clean: Project) -> None:
     ran = clean.stages_run("dvc", "exp", "run", "-S", "student=densenet")
     assert ran == ["configure", "baseline", *AFTER_DISTILL]
     diff = clean.run("dvc", "metrics", "diff").stdout
@@ -71,20 +71,20 @@ def test_tuning_stops_before_the_test_images(clean: Project) -> None:
     assert "validation.json" in clean.run("dvc", "metrics", "diff").stdout
 
 
-def test_a_teacher_leaves_and_comes_back_and_nothing_is_retrained(clean: Project) -> None:
+def test_removing_a_teacher_and_adding_it_back_retrains_nothing(clean: Project) -> None:
     ran = clean.stages_run("dvc", "exp", "run", "-S", "teachers=[vgg,resnet]")
     assert ran == ["configure", "ensemble", *AFTER_DISTILL]
     assert not (clean.folder / "artifacts/caches/preact").exists()
     assert not (clean.folder / "reports/training/teachers/preact.csv").exists()
     assert "preact" not in json.loads(clean.read("reports/metrics.json"))["teachers"]
-    # DVC keeps no run of `report`: its page is neither metric nor plot, and is kept by git.
+    # DVC does not cache runs of `report`: its page is neither metric nor plot, and is in git.
     back = clean.stages_run("dvc", "exp", "run", "-S", "teachers=[vgg,resnet,preact]")
     assert back == ["report"]
     assert (clean.folder / "artifacts/caches/preact/logits.npy").exists()
     assert (clean.folder / "reports/training/teachers/preact.csv").exists()
 
 
-def test_a_new_teacher_trains_and_caches_that_one_only(clean: Project) -> None:
+def test_adding_a_teacher_trains_and_caches_only_that_one(clean: Project) -> None:
     ran = clean.stages_run("dvc", "exp", "run", "-S", "teachers=[vgg,resnet,preact,mobilenet]")
     assert ran[0] == "configure"
     assert sorted(ran[1:3]) == ["cache@mobilenet", "teacher@mobilenet"]
@@ -119,8 +119,8 @@ def test_bad_input_trains_and_deletes_nothing(
     before = clean.read("artifacts/student/network.json")
     result = clean.run("dvc", "exp", "run", "-S", assignment, check=False)
     assert result.returncode != 0
-    said = [line for line in (result.stdout + result.stderr).splitlines() if message in line]
-    assert len(said) == 1, result.stdout + result.stderr
+    lines = [line for line in (result.stdout + result.stderr).splitlines() if message in line]
+    assert len(lines) == 1, result.stdout + result.stderr
     assert "Traceback" not in result.stdout + result.stderr
     assert clean.read("artifacts/student/network.json") == before
     clean.run("git", "checkout", "-q", "-f", "main")
@@ -136,16 +136,16 @@ def test_training_curves_are_drawn(clean: Project) -> None:
     assert "teacher vgg" in html
 
 
-def test_a_fresh_clone_tells_that_the_lock_fits(clean: Project) -> None:
+def test_a_fresh_clone_shows_whether_the_lock_is_stale(clean: Project) -> None:
     clone = Project(clean.folder.parent / "clone")
     clean.run("git", "clone", "-q", str(clean.folder), str(clone.folder))
     dry = ("dvc", "repro", "--dry", "--allow-missing")
     assert clone.stages_run(*dry) == []
     path = clone.folder / "meal/distill/similarity.py"
     path.write_text(path.read_text() + "\n# a comment\n")
-    unfit = clone.run(*dry, check=False)
-    assert unfit.returncode != 0 or "Running stage" in unfit.stdout
-    assert "distill" in unfit.stdout + unfit.stderr
+    stale = clone.run(*dry, check=False)
+    assert stale.returncode != 0 or "Running stage" in stale.stdout
+    assert "distill" in stale.stdout + stale.stderr
 
 
 CACHES = [f"cache@{name}" for name in ("preact", "resnet", "vgg")]
@@ -161,7 +161,7 @@ STAGES_OF_RECIPES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STAGES_OF_RECIPES)
-def test_the_recipes_of_the_method_run(name: str, clean: Project) -> None:
+def test_method_recipes_run(name: str, clean: Project) -> None:
     clean.run("cp", "artifacts/baseline/weights.safetensors", "start.safetensors")
     clean.run("python", "-m", "meal", "recipe", name, "--write")
     run = clean.stages_run("dvc", "repro", "distill")
@@ -187,7 +187,7 @@ def test_the_fashion_mnist_recipe_runs_on_miniature_files(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_forcing_every_stage_again_gives_the_same_bytes(clean: Project) -> None:
+def test_re_running_every_stage_gives_the_same_bytes(clean: Project) -> None:
     before = clean.read("dvc.lock")
     assert len(clean.stages_run("dvc", "repro", "--force")) == len(ALL)
     assert clean.read("dvc.lock") == before

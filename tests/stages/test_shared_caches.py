@@ -1,4 +1,4 @@
-"""A cache that several processes build at once, put together by DVC."""
+"""A cache that several processes build at once and `dvc repro` puts together."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def test_processes_share_a_cache_and_dvc_puts_it_together(clean: Project) -> Non
         for which in (1, 2)
     ]
     for which, process in enumerate(running, start=1):
-        said = process.communicate()[0]
-        assert process.returncode == 0, said
-        assert f"part {which}-of-2 of the cache is done; when all are: dvc repro cache@vgg" in said
+        output = process.communicate()[0]
+        assert process.returncode == 0, output
+        assert f"part {which}-of-2 of the cache is done; once all parts are: dvc" in output
     result = clean.run("dvc", "repro", "--force", "--single-item", "cache@vgg")
     assert "resumed after" in result.stdout
     assert clean.read("dvc.lock") == before

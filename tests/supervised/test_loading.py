@@ -1,4 +1,4 @@
-"""Teachers that come with weights: verified, reported, and refused where they know nothing."""
+"""Teachers that come with weights: verified, reported, and refused if no better than chance."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def teacher(network: dict[str, Any]) -> SupervisedSlice:
 
 
 def fit_head(network: nn.Module, head: nn.Linear, data: Prepared) -> None:
-    """Let a linear head name the class whose mean feature is nearest; other classes never win."""
+    """Make a linear head predict the class with the nearest mean feature, among three classes."""
     features: list[torch.Tensor] = []
     hook = head.register_forward_pre_hook(lambda module, inputs: features.append(inputs[0]))
     with torch.no_grad():
@@ -56,7 +56,7 @@ def fit_head(network: nn.Module, head: nn.Linear, data: Prepared) -> None:
 
 
 def saved(data: Prepared, folder: Path) -> WeightsFile:
-    """A tiny network that knows the classes, saved as another trainer would."""
+    """The weights of a tiny network that knows the classes, saved as another trainer would."""
     network = build(NetworkSpec("tiny", 1.0, 1, 16, 3), seed=3)
     fit_head(network, network[5], data)  # type: ignore[index]
     path = folder / "known.pt"
@@ -74,8 +74,8 @@ def test_a_loaded_teacher_is_verified_and_reported(
     assert f"known: loaded, {history[0]['validation_top1_error']:.2f}%" in capsys.readouterr().out
     network = build(loaded.spec).eval()
     network.load_state_dict(loaded.state)
-    answers = network(PlainPipeline.of(data, "validation", CPU).plain(0, 24)).argmax(dim=1)
-    wrong = float((answers != data.labels("validation")).float().mean())
+    predicted = network(PlainPipeline.of(data, "validation", CPU).plain(0, 24)).argmax(dim=1)
+    wrong = float((predicted != data.labels("validation")).float().mean())
     assert 100 * wrong == pytest.approx(history[0]["validation_top1_error"], abs=1e-3)
 
 
@@ -83,7 +83,7 @@ def test_a_teacher_no_better_than_chance_is_an_error(data: Prepared, tmp_path: P
     network = build(NetworkSpec("tiny", 1.0, 1, 16, 3), seed=3)
     fit_head(network, network[5], data)  # type: ignore[index]
     head = network[5]  # type: ignore[index]
-    head.weight.data = head.weight.data[[1, 2, 0]]  # classes in another order
+    head.weight.data = head.weight.data[[1, 2, 0]]  # classes in a different order
     head.bias.data = head.bias.data[[1, 2, 0]]
     torch.save(network.state_dict(), tmp_path / "w.pt")
     weights = {"file": str(tmp_path / "w.pt"), "sha256": sha256(tmp_path / "w.pt")}
@@ -93,7 +93,7 @@ def test_a_teacher_no_better_than_chance_is_an_error(data: Prepared, tmp_path: P
 
 @pytest.fixture
 def thousand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepared:
-    """The three classes of the tiny data among a thousand."""
+    """The tiny data, with its three classes among a thousand."""
     names = tuple(f"class {number}" for number in range(1000))
 
     def read(root: Path | None) -> RawImages:
@@ -107,7 +107,7 @@ def thousand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepared:
 def test_pretrained_weights_come_with_their_input(
     thousand: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The hub's file is a stand-in, where torchvision looks for what it has downloaded."""
+    """A stand-in for the hub's file is where torchvision looks for its downloads."""
     from torchvision.models import get_model, get_model_weights
 
     config = teacher({"arch": "torchvision/mobilenet_v3_small", "weights": "pretrained"})
@@ -139,7 +139,7 @@ assert float(state["norm.bias"].sum()) == 64 * 7.0, state["norm.bias"]
 
 
 def test_timms_pretrained_weights_come_from_its_hub(tmp_path: Path) -> None:
-    """Again a stand-in, in the layout of the hub's own cache; nothing is asked of a network."""
+    """Another stand-in, in the layout of the hub's own cache; nothing uses the network."""
     import timm
     from safetensors.torch import save_file
 
@@ -160,10 +160,10 @@ def test_timms_pretrained_weights_come_from_its_hub(tmp_path: Path) -> None:
     assert np.isfinite(float(state["norm.bias"].sum()))
 
 
-def test_pretrained_heads_of_other_classes_are_an_error(
+def test_a_pretrained_head_for_other_classes_is_an_error(
     data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # where no download may appear
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     config = teacher({"arch": "torchvision/squeezenet1_1", "weights": "pretrained"})
-    with pytest.raises(UserError, match="has 1000 classes, the dataset has 3"):
+    with pytest.raises(UserError, match="has 1000 classes, but the dataset has 3"):
         load_teacher(config, data, CPU)

@@ -1,4 +1,4 @@
-"""Views and rows are the same in any process, and a cache larger than memory is read in bounds."""
+"""Views and rows are the same in any process, and reading a large cache takes bounded memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ for image in sorted(chosen):
 """
 
 
-def test_any_process_order_and_thread_count_gives_the_same_view() -> None:
+def test_a_view_is_the_same_in_any_process_and_order_with_any_thread_count() -> None:
     outputs = [
         subprocess.run(
             [sys.executable, "-c", READ_VIEW, threads, order],
@@ -69,7 +69,7 @@ for image in sorted(order):
 """
 
 
-def test_processes_that_read_at_once_in_any_order_get_the_same_rows(tmp_path: Path) -> None:
+def test_concurrent_processes_read_the_same_rows_in_any_order(tmp_path: Path) -> None:
     logits = create(tmp_path / "logits.npy", np.dtype("float16"), (2, 50, 10))
     logits[:] = np.random.default_rng(0).standard_normal(logits.shape)
     logits.flush()
@@ -89,7 +89,7 @@ def test_processes_that_read_at_once_in_any_order_get_the_same_rows(tmp_path: Pa
 @pytest.mark.slow
 def test_four_gibibytes_are_read_with_bounded_memory(tmp_path: Path) -> None:
     logits = create(tmp_path / "logits.npy", np.dtype("float16"), (8, 270_000, 1000))
-    logits.flush()  # sparse on disk, 4 GiB to its reader
+    logits.flush()  # sparse on disk, but 4 GiB to a reader
     assert (tmp_path / "logits.npy").stat().st_size > 4 * 2**30
     np.save(tmp_path / "test_logits.npy", np.zeros((1, 1000), np.float32))
     seal(tmp_path, {"name": "large", "top_k": None, "blocks": {}})

@@ -62,7 +62,7 @@ def test_training_learns_and_keeps_the_best_epoch(data: Prepared, tmp_path: Path
     assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5, 6]
     assert history[-1]["loss"] < 0.8 * history[0]["loss"]
     best = min(history, key=lambda row: (row["validation_top1_error"], row["validation_nll"]))
-    assert best["validation_top1_error"] < 34  # three classes: chance errs in 67 of 100
+    assert best["validation_top1_error"] < 34  # chance is 67% with three classes
     assert state["1.1.num_batches_tracked"] == 3 * best["epoch"]
 
 
@@ -75,10 +75,10 @@ def test_the_same_seed_gives_the_same_bytes_and_purposes_differ(
     assert not torch.equal(first.state["5.weight"], baseline.state["5.weight"])
 
 
-def test_nothing_listens_to_the_maps_of_a_network_that_learns_labels(
+def test_training_on_labels_leaves_no_hooks_on_the_network(
     data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A hook left on it would hold the feature maps of every step, with their graphs."""
+    """A leftover hook would keep every step's feature maps and their graphs in memory."""
     trained: list[Run] = []
 
     def spy(run: Run) -> Any:
@@ -109,7 +109,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
     assert_same(whole, run_supervised(data, tmp_path / "parts")[0])
 
 
-def test_other_parameters_never_use_these_checkpoints(data: Prepared, tmp_path: Path) -> None:
+def test_runs_with_other_parameters_have_other_checkpoints(data: Prepared, tmp_path: Path) -> None:
     _, work = run_supervised(data, tmp_path / "work", epochs=2)
     assert list(work.path.glob("*.pt"))
     work.release()
@@ -117,7 +117,7 @@ def test_other_parameters_never_use_these_checkpoints(data: Prepared, tmp_path: 
     assert other.path != work.path
 
 
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
+def test_a_damaged_checkpoint_is_replaced_by_the_previous_one(
     data: Prepared, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole, work = run_supervised(data, tmp_path / "work", epochs=3)
@@ -138,7 +138,7 @@ def test_the_last_two_checkpoints_are_kept(data: Prepared, tmp_path: Path) -> No
     assert not work.path.exists()
 
 
-def test_two_owners_of_one_folder_are_impossible(tmp_path: Path) -> None:
+def test_a_stage_cannot_be_run_twice_at_once(tmp_path: Path) -> None:
     work = WorkFolder(tmp_path, "distill", {"a": 1})
     for parameters in (1, 2):  # other parameters would write the same outputs
         with pytest.raises(UserError, match=r"distill is already being run by process \d+"):
@@ -153,8 +153,8 @@ def outlive(ready: Any) -> None:
     time.sleep(60)
 
 
-def test_a_worker_that_outlives_its_owner_keeps_no_lock(tmp_path: Path) -> None:
-    """Those that decode images are forked, and notice a killed owner some seconds later."""
+def test_a_worker_that_outlives_its_owner_holds_no_lock(tmp_path: Path) -> None:
+    """Decoding workers are forked, and notice only seconds later that their owner was killed."""
     work, context = WorkFolder(tmp_path, "distill", {}), multiprocessing.get_context("fork")
     ready = context.Event()
     worker = context.Process(target=outlive, args=(ready,), daemon=True)
@@ -166,7 +166,7 @@ def test_a_worker_that_outlives_its_owner_keeps_no_lock(tmp_path: Path) -> None:
 
 
 class Line(Objective):
-    """One weight that should become 1; the second group has a rate of its own."""
+    """One weight that should become 1; the second group has its own learning rate."""
 
     def __init__(self, rates: list[Optimisation]) -> None:
         super().__init__()
@@ -240,7 +240,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_checkpoint(
     assert all(torch.isfinite(value).all() for value in state["objective"].values())
 
 
-def test_an_absent_gpu_is_an_error_that_says_so() -> None:
+def test_a_missing_gpu_is_a_clear_error() -> None:
     if torch.cuda.is_available():
         assert select_device("auto").type == "cuda"
     else:
@@ -265,7 +265,7 @@ def test_bfloat16_trains(data: Prepared, tmp_path: Path) -> None:
     assert trained.state["5.weight"].dtype == torch.float32
 
 
-def test_progress_is_plain_lines_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("teacher one", total=10, unit="steps") as progress:
         progress.advance(5)
         progress.show({"loss": 0.25})
@@ -275,7 +275,7 @@ def test_progress_is_plain_lines_in_a_file(capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize("stop_at", [1, 4, 8, 9])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_is_asked_to_end_saves_its_step_and_resumes_from_it(
+def test_a_run_that_receives_a_signal_saves_its_step_and_resumes_from_it(
     stop_at: int,
     number: int,
     data: Prepared,
@@ -283,7 +283,7 @@ def test_a_run_that_is_asked_to_end_saves_its_step_and_resumes_from_it(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Steps 9 of 18 is an epoch's last: saved before its validation."""
+    """Step 9 of 18 is the last of its epoch: it is saved before validation."""
     whole, _ = run_supervised(data, tmp_path / "whole")
     step, steps = torch.optim.SGD.step, []
 
@@ -294,15 +294,15 @@ def test_a_run_that_is_asked_to_end_saves_its_step_and_resumes_from_it(
         return step(self, *args)
 
     before = signal.getsignal(number)
-    said = ""
+    message = ""
     with monkeypatch.context() as patch:
         patch.setattr(torch.optim.SGD, "step", step_and_signal)
-        try:  # and not `raises`, which would keep the frame that owns the lock
+        try:  # `raises` would keep the frame that owns the lock
             run_supervised(data, tmp_path / "parts")
         except Interrupted as stopped:
-            said, status = str(stopped), stopped.status
+            message, status = str(stopped), stopped.status
     assert len(steps) == stop_at and status == 128 + number
-    assert f"teacher one is saved at step {stop_at}" in said
+    assert f"teacher one is saved at step {stop_at}" in message
     assert signal.getsignal(number) is before
     assert_same(whole, run_supervised(data, tmp_path / "parts")[0])
     assert f"resumed after step {stop_at} of 18" in capsys.readouterr().out

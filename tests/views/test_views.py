@@ -23,9 +23,7 @@ def members(family: PaddedCrops, images: torch.Tensor, view: int) -> torch.Tenso
 @pytest.mark.parametrize(
     ("padding", "flip", "size"), [(4, True, 162), (4, False, 81), (0, False, 1)]
 )
-def test_configure_resolves_how_many_views_an_image_has(
-    padding: int, flip: bool, size: int
-) -> None:
+def test_the_number_of_views_is_resolved(padding: int, flip: bool, size: int) -> None:
     views = Views(count=1, crop_padding=padding, flip=flip)
     assert views.resolve(flip=False)[0].size == size
     assert Views(count=1, crop="resized").resolve(flip=False)[0].size is None
@@ -34,7 +32,7 @@ def test_configure_resolves_how_many_views_an_image_has(
 @pytest.mark.parametrize(
     "family", [PAPER, PaddedCrops(9, 2, False, 25), PaddedCrops(1, 1, True, 18)]
 )
-def test_an_image_meets_every_view_once_before_any_comes_again(family: PaddedCrops) -> None:
+def test_every_view_of_an_image_comes_once_before_any_is_repeated(family: PaddedCrops) -> None:
     images = torch.arange(50)
     for turn in range(2):
         seen = [members(family, images, turn * family.size + k) for k in range(family.size)]
@@ -48,7 +46,7 @@ def test_a_new_turn_has_a_new_order() -> None:
     assert (first == second).float().mean() < 0.05
 
 
-def test_views_are_spread_evenly_over_images() -> None:
+def test_views_are_distributed_evenly_over_images() -> None:
     counts = torch.bincount(members(PAPER, torch.arange(162 * 100), 0), minlength=162)
     # Chi-squared with 161 degrees of freedom: mean 161, std 18.
     assert ((counts - 100) ** 2 / 100).sum() < 161 + 5 * 18
@@ -68,8 +66,8 @@ def test_seeds_give_different_views() -> None:
         assert (members(PAPER, images, 0) == members(family, images, 0)).float().mean() < 0.05
 
 
-def test_these_parameters_never_change() -> None:
-    # Caches on disk depend on them: whoever changes the hash raises VERSION.
+def test_the_parameters_of_views_never_change() -> None:
+    # Caches on disk depend on them: if you change the hash, raise VERSION.
     assert members(PAPER, torch.arange(8), 0).tolist() == [77, 135, 55, 146, 50, 10, 160, 139]
     assert members(PAPER, torch.tensor([7, 3]), 1000).tolist() == [73, 58]
 
@@ -86,10 +84,10 @@ def pipeline(family: ViewFamily, count: int = 12, channels: int = 3) -> ViewPipe
     plain = PlainPipeline(
         ArrayStore(images.to(torch.uint8)), [0.0] * channels, [1 / 255] * channels, CPU
     )
-    return ViewPipeline(plain, family)  # this normalisation leaves grey levels as they are
+    return ViewPipeline(plain, family)  # this normalisation leaves pixel values unchanged
 
 
-def test_a_view_is_the_crop_and_flip_that_its_parameters_say() -> None:
+def test_a_view_is_the_crop_and_flip_given_by_its_parameters() -> None:
     views = pipeline(PAPER)
     images = torch.tensor([4, 0, 11])
     top, left, flip = PAPER.parameters(images, 7, (8, 8))
@@ -104,7 +102,7 @@ def test_a_view_is_the_crop_and_flip_that_its_parameters_say() -> None:
 def test_a_view_does_not_depend_on_batch_or_order() -> None:
     views = pipeline(PAPER)
     every = views.view(torch.arange(12), 3)
-    views.view(torch.arange(12), 9)  # another view in between leaves no trace
+    views.view(torch.arange(12), 9)  # another view in between has no effect
     for image in (11, 5, 0):
         assert torch.equal(views.view(torch.tensor([image]), 3)[0], every[image])
     assert torch.equal(pipeline(PAPER).view(torch.tensor([5, 2]), 3), every[[5, 2]])
@@ -119,7 +117,7 @@ def test_batches_are_normalised_and_channels_last() -> None:
     assert torch.allclose(batch[0, :, 0, 0], torch.tensor([1.0, 3.0, 0.5]), atol=1e-6)
 
 
-def test_epochs_shuffle_anew_and_leave_out_a_different_rest() -> None:
+def test_each_epoch_has_a_new_order_and_drops_different_images() -> None:
     first = list(epoch_batches(10, 4, seed=0, epoch=0))
     again = list(epoch_batches(10, 4, seed=0, epoch=0))
     second = list(epoch_batches(10, 4, seed=0, epoch=1))
@@ -136,7 +134,7 @@ def test_a_dataset_smaller_than_a_batch_is_one_batch() -> None:
 RESIZED = ResizedCrops(seed=1, low=0.25, high=1.0, flip=True)
 
 
-def test_resized_crops_lie_in_the_image_and_have_the_asked_area_and_ratio() -> None:
+def test_resized_crops_lie_in_the_image_and_have_the_requested_area_and_ratio() -> None:
     size = (60, 80)
     top, left, height, width, flip = RESIZED.parameters(torch.arange(5000), 3, size)
     assert (top >= 0).all()
@@ -149,9 +147,9 @@ def test_resized_crops_lie_in_the_image_and_have_the_asked_area_and_ratio() -> N
     assert ratio.min() > 0.7
     assert ratio.max() < 1.4
     assert 0.45 < flip.float().mean() < 0.55
-    # Places are spread over what the crop's size leaves.
-    room = height < 55
-    assert abs((top[room] / (60 - height[room])).mean() - 0.5) < 0.03
+    # Positions are spread over the space that the crop's size leaves.
+    movable = height < 55
+    assert abs((top[movable] / (60 - height[movable])).mean() - 0.5) < 0.03
 
 
 def test_resized_crops_are_a_function_of_seed_image_and_view() -> None:
@@ -163,16 +161,16 @@ def test_resized_crops_are_a_function_of_seed_image_and_view() -> None:
     assert not torch.equal(draw(RESIZED, [4], 2), draw(ResizedCrops(2, 0.25, 1.0, True), [4], 2))
 
 
-def test_no_draw_fits_a_narrow_image_and_the_centre_is_taken() -> None:
+def test_the_centre_is_taken_if_no_draw_fits_a_narrow_image() -> None:
     family = ResizedCrops(seed=1, low=1.0, high=1.0, flip=False)
     top, left, height, width, _ = family.parameters(torch.arange(20), 0, (20, 200))
     assert set(height.tolist()) == {20}
-    assert set(width.tolist()) == {27}  # the widest ratio of 4/3
+    assert set(width.tolist()) == {27}  # the widest ratio, 4/3
     assert set(left.tolist()) == {87}
     assert set(top.tolist()) == {0}
 
 
-def test_a_resized_view_of_the_whole_image_is_the_image_or_its_mirror() -> None:
+def test_a_resized_view_of_the_whole_image_is_the_image_or_its_mirror_image() -> None:
     uncropped = ResizedCrops(seed=0, low=1.0, high=1.0, flip=True)
     images = torch.arange(12)
     *_, height, width, flip = uncropped.parameters(images, 0, (8, 8))
@@ -197,7 +195,7 @@ def test_a_resized_view_is_a_bilinear_resize_of_the_crop() -> None:
         crop = whole(views)[image : image + 1, rows, columns].permute(0, 3, 1, 2).float()
         resized = torch.nn.functional.interpolate(crop, (8, 8), mode="bilinear")[0]
         expected = resized.flip(2) if flip[image] else resized
-        # Inside, where the border of the crop lets no neighbour in.
+        # Compare only columns that no pixel outside the crop affects.
         assert torch.allclose(pixels[image, :, 2:-2, 2:-2], expected[:, 2:-2, 2:-2], atol=1e-2)
 
 
@@ -210,7 +208,7 @@ def test_a_resized_view_is_a_bilinear_resize_of_the_crop() -> None:
         ({"count": 500, "crop": "resized"}, 500),
     ],
 )
-def test_all_is_every_view_there_is(views: dict[str, object], count: int) -> None:
+def test_all_counts_every_view(views: dict[str, object], count: int) -> None:
     assert Views.model_validate(views).resolve(flip=False)[1] == count
 
 
@@ -221,14 +219,14 @@ def test_all_is_every_view_there_is(views: dict[str, object], count: int) -> Non
         ({"count": "all", "crop": "resized"}, "has no limit; give a number"),
     ],
 )
-def test_more_views_than_there_are_is_an_error(views: dict[str, object], message: str) -> None:
+def test_too_many_views_are_an_error(views: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Views.model_validate(views).resolve(flip=False)
 
 
 @pytest.mark.parametrize("family", [PAPER, RESIZED])
 def test_parameters_are_drawn_on_the_device_of_the_images(family: ViewFamily) -> None:
-    # The meta device stands in for a GPU: a tensor that strays to the CPU is an error there.
+    # The meta device stands in for a GPU: a stray CPU tensor is an error there.
     images = torch.arange(4, device="meta")
     for value in family.parameters(images, 3, (8, 8)):
         assert value.device.type == "meta"
