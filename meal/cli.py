@@ -43,12 +43,12 @@ def networks(
 @app.command()
 def results() -> None:
     """Print the table of the last run: every model's error, calibration and cost."""
-    from meal.core.files import read_json
+    from meal.core.files import read_json, read_sealed
     from meal.core.paths import DATA, METRICS
     from meal.report.tables import heading, results_table
 
     with _errors():
-        manifest = read_json(DATA / "manifest.json", fix="dvc repro")
+        manifest = read_sealed(DATA / "manifest.json", fix="dvc repro")
         try:
             table = results_table(read_json(METRICS, fix="dvc repro"))
         except KeyError as error:

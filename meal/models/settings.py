@@ -6,21 +6,18 @@ import json
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from meal.core.fields import Integer, Positive, Seed, Sha256
 from meal.core.settings import Section
 
 
-def _json_only(value: dict[str, Any]) -> dict[str, Any]:
-    """Options are written into slices and specifications as JSON."""
+def _is_json(value: object) -> bool:
+    """Whether a value survives JSON, in which slices and specifications hold it."""
     try:
-        same = json.loads(json.dumps(value, allow_nan=False)) == value
+        return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
     except (TypeError, ValueError, RecursionError):
-        same = False
-    if not same:
-        raise ValueError("expected texts, finite numbers, truth values, null, lists and mappings")
-    return value
+        return False
 
 
 def _is_https(url: str) -> bool:
@@ -76,10 +73,19 @@ class Network(Section):
     arch: str
     width: Positive = 1.0
     seed: Seed = 0
-    options: Annotated[dict[str, Any], AfterValidator(_json_only)] = {}
+    options: dict[str, Any] = {}
     blocks: list[Annotated[str, Field(min_length=1)]] = []
     weights: Literal["pretrained"] | WeightsFile | None = None
     input: NetworkInput | None = None
+
+    @model_validator(mode="after")
+    def _options_are_json(self) -> Network:
+        if not _is_json(self.options):
+            raise ValueError(
+                f"options={self.options}: expected texts, finite numbers, truth values, null, "
+                "lists and mappings"
+            )
+        return self
 
 
 class NetworkSlice(Network):
