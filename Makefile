@@ -16,11 +16,13 @@ repro: env
 	dvc repro
 	python -m meal results
 
+# Test processes, each of which makes a small project of its own.
+JOBS ?= 2
 test: env
-	python -m pytest -n 2
+	python -m pytest -n $(JOBS)
 
 test-slow: env
-	python -m pytest -n 2 -m slow
+	python -m pytest -n $(JOBS) -m slow
 
 lint: env
 	ruff check .

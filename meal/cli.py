@@ -37,6 +37,9 @@ def networks(
     costs = {
         arch: count(NetworkSpec(arch, 1.0, channels, image_size, classes)) for arch in sorted(ZOO)
     }
+    typer.echo(
+        f"{image_size}x{image_size} pixels, {channels} channel(s), {classes} classes, width 1\n"
+    )
     typer.echo(networks_table(costs, {arch: entry.scales for arch, entry in ZOO.items()}))
 
 

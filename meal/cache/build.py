@@ -16,7 +16,7 @@ from meal.cache.parts import Part, Shard, Sums, divide, is_done, moments, write_
 from meal.cache.settings import CacheSlice
 from meal.core.digests import sha256
 from meal.core.errors import UserError
-from meal.core.files import link
+from meal.core.files import link, save_array
 from meal.core.progress import Progress
 from meal.core.work import WorkFolder
 from meal.data.prepared import Prepared
@@ -131,7 +131,7 @@ class CacheBuild:
         blocks = moments(path, self._parts)
         for split in PLAIN_SPLITS:
             logits = split_logits(self._network.network, self._data, split, self._device)
-            np.save(path / f"{split}_logits.npy", logits)
+            save_array(path / f"{split}_logits.npy", logits)
         if not config.cache.enabled:
             for name in ("network.json", "weights.safetensors"):
                 link(self._teacher / name, path / NETWORK / name)

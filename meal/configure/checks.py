@@ -71,7 +71,9 @@ def _check_dataset(params: Params) -> bool:
             f"data.store='index': {name} is not a folder of image files; allowed: auto, array"
         )
     if name == "folder" and params.data.root is None:
-        raise UserError("data.root=None: dataset: folder needs the folder of your images")
+        raise UserError(
+            "data.root=null: dataset folder needs it; set it to the folder of your images"
+        )
     classes, top_k = dataset.classes, params.cache.top_k
     if classes and top_k and top_k >= classes:
         raise UserError(

@@ -11,10 +11,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meal.core.digests import fingerprint, sha256
 from meal.core.errors import UserError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @contextlib.contextmanager
@@ -63,6 +66,14 @@ def write_errors(path: Path, kind: type[Exception]) -> Iterator[None]:
         yield
     except kind as error:
         raise UserError(f"{path} cannot be written; is the disk full? ({error})") from None
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array as `.npy`; raise UserError if the disk is full."""
+    import numpy as np
+
+    with write_errors(path, OSError):  # NumPy reports a short write without an error number
+        np.save(path, array)
 
 
 def _remove_leftovers(path: Path) -> None:

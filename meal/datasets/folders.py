@@ -29,7 +29,9 @@ def folder(root: Path | None) -> RawFiles:
     the test set. With neither, a test set is split off the training images.
     """
     if root is None:
-        raise UserError("data.root=None: dataset: folder needs the folder of your images")
+        raise UserError(
+            "data.root=null: dataset folder needs it; set it to the folder of your images"
+        )
     _check_folder(root)
     there = _classes(root)
     if "train" not in there:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from meal.core.errors import UserError
-from meal.core.files import atomic_folder, link, write_sealed
+from meal.core.files import atomic_folder, link, save_array, write_sealed
 from meal.ensemble.settings import EnsembleSlice
 from meal.ensemble.weighting import fit_weights
 from meal.metrics import Labels, log_softmax
@@ -95,7 +95,8 @@ def _write_mean(members: Sequence[TargetCache], weights: Sequence[float], folder
     blocks = sorted({block for cache in members for block in cache.blocks if averaged})
     for split in PLAIN_SPLITS:
         plain = [torch.from_numpy(np.array(cache.plain_logits(split))) for cache in members]
-        np.save(folder / f"{split}_logits.npy", mean_log_probabilities(plain, weights).numpy())
+        mean = mean_log_probabilities(plain, weights).numpy()
+        save_array(folder / f"{split}_logits.npy", mean)
     if first["enabled"]:
         _write_mean_logits(members, weights, folder)
         for block in blocks:

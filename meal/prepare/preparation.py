@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from meal.core.digests import sha256
 from meal.core.errors import UserError
-from meal.core.files import atomic_folder, write_sealed
+from meal.core.files import atomic_folder, save_array, write_sealed
 from meal.core.paths import named_folder
 from meal.data.decoding import decode, read_image
 from meal.data.prepared import SPLITS, Prepared, open_prepared
@@ -78,9 +78,9 @@ def prepare(config: PrepareSlice, folder: Path, workers: int = 0) -> Prepared:
     std = np.sqrt(np.maximum(square - mean**2, 1e-7))
     with atomic_folder(folder) as temporary:
         for name, array in found.arrays.items():
-            np.save(temporary / f"{name}.npy", array)
+            save_array(temporary / f"{name}.npy", array)
         for split in SPLITS:
-            np.save(temporary / f"{split}_labels.npy", found.labels[found.rows[split]])
+            save_array(temporary / f"{split}_labels.npy", found.labels[found.rows[split]])
         files = {path.name: sha256(path) for path in sorted(temporary.glob("*.npy"))}
         write_sealed(
             temporary / "manifest.json",

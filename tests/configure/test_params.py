@@ -24,7 +24,7 @@ FAULTS = {
     "teachers=vgg": "teachers='vgg': input should be a valid list",
     "teachers=['../../x']": "teachers.0='../../x': a name has 1 to 64 letters",
     "dataset=mnist": "dataset='mnist': unknown; allowed: cifar10, cifar100, digits, fashion_mnist",
-    "dataset=folder": "data.root=None: dataset: folder needs the folder of your images",
+    "dataset=folder": "data.root=null: dataset folder needs it",
     "data.store=index": "data.store='index': digits is not a folder of image files; allowed: auto",
     "data.store=disk": "data.store='disk': input should be 'auto', 'array' or 'index'",
     "data.source_size=32": "data.source_size=32: it needs an image_size",
