@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
-from dvc.scm import SCMError
+from scmrepo.exceptions import SCMError
 
 from meal.core.errors import UserError
 
@@ -18,7 +18,7 @@ def open_repository() -> Repo:
     try:
         repo = Repo()
         repo.scm.get_rev()  # fails outside of git, and before the first commit
-    except (DvcException, SCMError, NotImplementedError, AttributeError) as error:
+    except (DvcException, SCMError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"experiments and revisions need a git repository with DVC and a commit ({reason}); "

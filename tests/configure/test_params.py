@@ -8,12 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from meal.configure.checks import checked_slices
 from meal.configure.schema import load_params
 from meal.configure.slices import resolve
 from meal.core.errors import UserError
 from stages import configure
-from tests.conftest import ROOT
 
 # What a user types after -S, and what the one-line error must contain.
 FAULTS = {
@@ -33,6 +31,12 @@ FAULTS = {
     "networks.vgg.arch=alexnet": "networks.vgg.arch='alexnet': unknown; allowed: densenet, ",
     "networks.vgg.arch=dpn92": "networks.vgg.width=0.25: dpn92 supports only width 1",
     "networks.vgg.depth=3": "networks.vgg.depth: unknown key; allowed here: arch, width, seed",
+    "networks.vgg.options={a: .nan}": "networks.vgg.options={'a': nan}: expected texts",
+    "networks.vgg.options={a: 2020-01-02}": "expected texts, finite numbers",
+    "networks.vgg.blocks=['']": "networks.vgg.blocks.0='': string should have at least 1",
+    "networks.vgg.arch='networks:f'": "your own networks belong in the folder networks/",
+    f"networks.vgg.arch='networks.{'a' * 300}:f'": "belong in the folder networks/",
+    "networks.vgg={arch: timm/resnet18.bogus, weights: pretrained}": "no pretrained weights",
     "networks.vgg=3": "networks.vgg=3: input should be a valid dictionary",
     "networks.mean={arch: vgg19}": "a name has 1 to 64 letters",
     "epochs=3": "epochs: unknown key; allowed here: dataset, student",
@@ -223,34 +227,6 @@ def test_flip_auto_follows_the_dataset(raw_params: dict[str, Any], tmp_path: Pat
 def test_configure_needs_neither_torch_nor_timm() -> None:
     code = "import sys, stages.configure; assert not {'torch', 'timm'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-@pytest.mark.parametrize(
-    ("assignment", "message"),
-    [
-        ("networks.vgg.options={a: .nan}", "networks.vgg.options={'a': nan}: expected texts"),
-        ("networks.vgg.options={a: 2020-01-02}", "expected texts, finite numbers"),
-        ("networks.vgg.blocks=['']", "networks.vgg.blocks.0='': string should have at least 1"),
-        ("networks.vgg.arch='networks:f'", "your own networks belong in the folder networks/"),
-        ("networks.vgg.arch='networks.%s:f'" % ("a" * 300), "belong in the folder networks/"),
-        ("networks.vgg.weights={url: 'https://[', sha256: '%s'}" % ("0" * 64), "begins with https"),
-        ("networks.vgg={arch: timm/resnet18.bogus, weights: pretrained}", "no pretrained weights"),
-    ],
-)
-def test_odd_values_are_one_line_too(
-    assignment: str,
-    message: str,
-    raw_params: dict[str, Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(ROOT)
-    path = tmp_path / "params.yaml"
-    change(raw_params, assignment)
-    path.write_text(yaml.safe_dump(raw_params))
-    with pytest.raises(UserError) as error:
-        checked_slices(load_params(path), "params.yaml")
-    assert message in str(error.value) and "params.yaml" in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,7 @@ def test_a_url_that_cannot_be_downloaded_is_a_one_line_error_and_leaves_nothing(
     ("weights", "message"),
     [
         ({"url": "http://a/w.pt", "sha256": "0" * 64}, "begins with https://"),
+        ({"url": "https://[", "sha256": "0" * 64}, "begins with https://"),
         ({"url": "https://a/w.pt"}, "Field required"),
         ({"file": "w.pt", "sha256": "12"}, "should match pattern"),
         ({"sha256": "0" * 64}, "give either a file or a url"),
