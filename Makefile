@@ -51,7 +51,8 @@ audit:
 	  .venv-audit/bin/python -m pip install --quiet pip-audit==2.10.1; }
 	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
-# Kill stages at N moments and run them again; print how many were killed, resumed and differ.
-N ?= 100
+# Kill, damage and crowd the pipeline, and write reports/results/reliability.md: SCALE times 300 kills,
+# 500 flipped bits and ten minutes.
+SCALE ?= 1
 soak: env
-	python -m tests.stages.kills $(N)
+	python -m tests.soak $(SCALE)

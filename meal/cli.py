@@ -60,6 +60,31 @@ def results() -> None:
 
 
 @app.command()
+def clean(
+    yes: Annotated[bool, typer.Option("--yes", help="remove without asking")] = False,
+) -> None:
+    """Show and remove unfinished work that no run with the current parameters would resume."""
+    from meal.configure.checks import checked_slices
+    from meal.configure.leftovers import find_leftovers
+    from meal.configure.schema import load_params
+    from meal.core.paths import CHECKPOINTS, PARAMS
+
+    with _errors():
+        slices = checked_slices(load_params(PARAMS), PARAMS.name)
+        leftovers = find_leftovers(CHECKPOINTS, slices)
+        for each in leftovers:
+            typer.echo(f"{each.size / 2**20:9.1f} MiB  {each.path}  {each.reason}")
+        if not leftovers:
+            typer.echo("nothing to remove")
+            return
+        total = sum(each.size for each in leftovers) / 2**20
+        if yes or typer.confirm(f"remove {len(leftovers)} folder(s), {total:.1f} MiB?"):
+            for each in leftovers:
+                each.remove()
+            typer.echo(f"removed {total:.1f} MiB")
+
+
+@app.command()
 def recipe(
     names: Annotated[list[str] | None, typer.Argument(help="applied in order")] = None,
     write: Annotated[bool, typer.Option("--write", help="change params.yaml")] = False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,23 @@ Floats = NDArray[np.floating]
 Labels = NDArray[np.integer]
 
 
+_ROWS = 8192  # images at a time, to bound the memory of temporaries
+
+
+def row_slices(count: int) -> Iterator[slice]:
+    """Slices that cover `count` rows, a few thousand at a time."""
+    for start in range(0, count, _ROWS):
+        yield slice(start, start + _ROWS)
+
+
 def log_softmax(logits: Floats) -> Floats:
     """Log-probabilities `(N, C)` of logits `(N, C)`, in float64."""
-    logits = logits.astype(np.float64)
-    logits = logits - logits.max(axis=1, keepdims=True)
-    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    found = np.empty(logits.shape, np.float64)
+    for rows in row_slices(len(logits)):
+        values = logits[rows].astype(np.float64)
+        values -= values.max(axis=1, keepdims=True)
+        found[rows] = values - np.log(np.exp(values).sum(axis=1, keepdims=True))
+    return found
 
 
 def top1_error(log_probabilities: Floats, labels: Labels) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from meal.configure.checks import checked_slices
 from meal.configure.schema import load_params
-from meal.core.files import atomic_folder, write_json
+from meal.core.files import atomic_folder, write_sealed
 from meal.core.paths import CONFIG, PARAMS
 from meal.core.stage import run_stage
 
@@ -14,7 +14,7 @@ def main() -> None:
     slices = checked_slices(load_params(PARAMS), PARAMS.name)
     with atomic_folder(CONFIG) as temporary:
         for name, part in slices.items():
-            write_json(temporary / f"{name}.json", part)
+            write_sealed(temporary / f"{name}.json", part)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from meal.cache.parts import Part, Shard, Sums, divide, is_done, moments, write_
 from meal.cache.settings import CacheSlice
 from meal.core.digests import sha256
 from meal.core.errors import UserError
-from meal.core.files import link, save_array
+from meal.core.files import link, move, save_array
 from meal.core.progress import Progress
 from meal.core.work import WorkFolder
 from meal.data.prepared import Prepared
@@ -156,8 +156,8 @@ class CacheBuild:
         if folder.exists():
             shutil.rmtree(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(path, folder)  # another file system may hold the work folder
-        shutil.rmtree(folder / cache_parts.FOLDER)
+        shutil.rmtree(path / cache_parts.FOLDER)
+        move(path, folder)
         return TargetCache(folder, f"cache@{config.name}")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 from meal.configure.schema import Params
@@ -11,6 +13,9 @@ from meal.datasets.registry import DATASETS
 from meal.models.architectures import check, own_digest
 from meal.models.hub import published_input
 from meal.models.settings import WeightsFile
+from meal.training.settings import Schedule
+
+LOGGER = logging.getLogger(__name__)
 
 
 def checked_slices(params: Params, source: str) -> Slices:
@@ -24,13 +29,35 @@ def checked_slices(params: Params, source: str) -> Slices:
         UserError: if a dataset, an architecture or a weights file does not exist, or does not
             support its parameters.
     """
+    for warning in warnings(params):
+        LOGGER.warning("%s: %s", source, warning)
     try:
+        _check_device(params.runtime.device)
         digests = _check_networks(params)
         _check_weights(params)
         flip = _check_dataset(params)
         return resolve(params, flip=flip, sources=digests)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
+
+
+def warnings(params: Params) -> Iterator[str]:
+    """What is allowed, but seldom meant."""
+    parts = {"teaching": params.teaching, "distill": params.distill}
+    rates: dict[str, Schedule] = {**parts, "distill.discriminator": params.distill.discriminator}
+    for key, rate in rates.items():
+        epochs = parts[key.partition(".")[0]].epochs
+        late = [milestone for milestone in rate.milestones if milestone >= epochs]
+        if rate.schedule == "step" and late:
+            yield f"{key}.milestones={rate.milestones}: the run ends before {late[0]}, at {epochs}"
+        if rate.warmup_epochs >= epochs:
+            yield (
+                f"{key}.warmup_epochs={rate.warmup_epochs:g}: the run of {epochs} epoch(s) ends "
+                "before the full rate"
+            )
+    minutes = params.runtime.checkpoint_minutes
+    if minutes < 1:
+        yield f"runtime.checkpoint_minutes={minutes:g}: so many checkpoints slow the training"
 
 
 def weights_files(params: Params) -> dict[str, WeightsFile]:
@@ -54,6 +81,14 @@ def _check_networks(params: Params) -> dict[str, str | None]:
     return digests
 
 
+def _check_device(device: str) -> None:
+    """Check a named GPU now, not when the first network trains."""
+    if device.startswith("cuda"):
+        from meal.core.device import select_device  # imports torch
+
+        select_device(device)
+
+
 def _check_weights(params: Params) -> None:
     for key, weights in weights_files(params).items():
         if weights.file is not None and not Path(weights.file).is_file():
@@ -73,6 +108,11 @@ def _check_dataset(params: Params) -> bool:
     if name == "folder" and params.data.root is None:
         raise UserError(
             "data.root=null: dataset folder needs it; set it to the folder of your images"
+        )
+    size, padding = params.data.image_size or dataset.image_size, params.views.crop_padding
+    if params.views.crop == "padded" and size is not None and padding > size // 2:
+        raise UserError(
+            f"views.crop_padding={padding}: images have {size} pixels; allowed: 0 to {size // 2}"
         )
     classes, top_k = dataset.classes, params.cache.top_k
     if classes and top_k and top_k >= classes:

@@ -28,6 +28,13 @@ def select_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def total_memory(device: torch.device) -> int:
+    """The bytes of memory that a device has, in use or not."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def set_determinism(deterministic: bool) -> None:
     """Apply `runtime.deterministic`: use algorithms that give the same bits in every run."""
     # cuBLAS reads this at start-up; without it, its results vary between runs.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 
 def _no_bool(value: object) -> object:
@@ -14,11 +14,24 @@ def _no_bool(value: object) -> object:
     return value
 
 
+def _seed(value: int) -> int:
+    """Check the range here: pydantic's own message would round 2**63 as a float."""
+    if not 0 <= value < 2**63:
+        raise ValueError(f"expected an integer from 0 to {2**63 - 1}")
+    return value
+
+
+def _sha256(value: str) -> str:
+    if len(value) != 64 or not set(value) <= set("0123456789abcdef"):
+        raise ValueError("expected the 64 digits (0-9, a-f) that sha256sum prints")
+    return value
+
+
 Integer = Annotated[int, BeforeValidator(_no_bool)]
 Number = Annotated[float, BeforeValidator(_no_bool)]
 Positive = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]
 Fraction = Annotated[Number, Field(ge=0, lt=1)]
-Count = Annotated[Integer, Field(ge=1)]
-Seed = Annotated[Integer, Field(ge=0, lt=2**63)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[Integer, Field(ge=1, le=10**9)]
+Seed = Annotated[Integer, AfterValidator(_seed)]
+Sha256 = Annotated[str, AfterValidator(_sha256)]

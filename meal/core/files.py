@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import glob
 import json
 import os
@@ -34,11 +35,9 @@ def atomic_path(path: Path, *, shared: bool = False) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
         # mkstemp creates private files; outputs get the usual permissions.
         temporary.chmod(0o644)
-        temporary.replace(path)
+        move(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -54,9 +53,36 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         yield temporary
         if path.exists():
             shutil.rmtree(path)
-        temporary.replace(path)
+        move(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file or folder once its bytes are on disk, and then write the new name to disk.
+
+    So a power cut leaves the old state or the new one, never a name without its content.
+    """
+    if source.is_dir():
+        for entry in source.rglob("*"):
+            _sync(entry)
+    _sync(source)
+    try:
+        source.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # another file system
+            raise
+        shutil.move(source, target)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    """Write a file, or the names in a folder, to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

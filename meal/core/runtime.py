@@ -11,13 +11,13 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from meal.core.errors import UserError
-from meal.core.fields import Integer, Positive
+from meal.core.fields import Integer, Number
 from meal.core.paths import PARAMS
 from meal.core.settings import Section, parse, read_yaml
 
 
 def _device(value: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", value):
         raise ValueError("allowed: auto, cpu, cuda, cuda:N")
     return value
 
@@ -28,7 +28,7 @@ class Runtime(Section):
     device: Annotated[str, AfterValidator(_device)] = "auto"
     workers: Annotated[Integer, Field(ge=0, le=256)] | Literal["auto"] = "auto"
     deterministic: bool = True
-    checkpoint_minutes: Positive = 10.0
+    checkpoint_minutes: Annotated[Number, Field(ge=0.01)] = 10.0
 
 
 def load_runtime() -> Runtime:

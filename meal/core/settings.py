@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from meal.core.errors import UserError
-from meal.core.files import read_json
+from meal.core.files import read_sealed
 
 
 class Section(BaseModel):
@@ -27,6 +27,9 @@ class Section(BaseModel):
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
 
+# More levels than any section has, and more values than any params.yaml holds.
+_DEEPEST, _MOST_VALUES = 30, 100_000
+
 # What PyYAML raises for values such as the date 2020-13-45 or `!!int abc`.
 _CONSTRUCTORS = (ValueError, KeyError, AttributeError, OverflowError, TypeError)
 
@@ -38,8 +41,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: if it cannot be read or does not hold keys and values.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, RecursionError, *_CONSTRUCTORS) as error:
+        text = path.read_text(encoding="utf-8")
+        _check_nesting(text)
+        raw = yaml.safe_load(text)
+    except (OSError, yaml.YAMLError, *_CONSTRUCTORS) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path.name} cannot be read: {reason}") from None
     if not isinstance(raw, dict):
@@ -47,15 +52,48 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return raw
 
 
+def _check_nesting(text: str) -> None:
+    """Check that values are few and not nested too deeply, and that no alias contains itself.
+
+    Raises:
+        ValueError: with the line of the fault.
+    """
+    sizes: dict[str, int] = {}  # of what each anchor stands for; aliases repeat it
+    open_: list[tuple[str | None, int]] = []  # anchor of each enclosing collection; values before
+    values = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = f"line {event.start_mark.line + 1}" if event.start_mark else ""
+        if isinstance(event, yaml.AliasEvent) and event.anchor is not None:
+            if event.anchor in [anchor for anchor, _ in open_]:
+                raise ValueError(f"{line}: *{event.anchor} contains itself")
+            values += sizes.get(event.anchor, 0)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            open_.append((event.anchor, values))
+            values += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = open_.pop()
+            if anchor is not None:
+                sizes[anchor] = values - before
+        elif isinstance(event, yaml.ScalarEvent):
+            values += 1
+            if event.anchor is not None:
+                sizes[event.anchor] = 1
+        if len(open_) > _DEEPEST:
+            raise ValueError(f"{line}: nested more than {_DEEPEST} levels deep")
+        if values > _MOST_VALUES:
+            raise ValueError(f"{line}: more than {_MOST_VALUES} values, aliases included")
+
+
 def load_slice(model: type[SectionT], path: Path) -> SectionT:
     """Read a slice that `configure` wrote.
 
     Raises:
-        UserError: if it is missing or from another version; `dvc repro configure` fixes both.
+        UserError: if it is missing, damaged, or from another version.
     """
     fix = "dvc repro configure"
-    raw = read_json(path, fix)
+    sealed = read_sealed(path, fix)
     try:
+        raw = {key: value for key, value in sealed.items() if key != "fingerprint"}
         return parse(model, raw, source=str(path))
     except UserError as error:
         raise UserError(f"{error}; fix: {fix}") from None
@@ -71,20 +109,40 @@ def parse(model: type[SectionT], raw: object, *, source: str) -> SectionT:
         return model.model_validate(raw)
     except ValidationError as error:
         faults: dict[str, list[str]] = {}
-        for fault in error.errors():
+        for fault in filter(_meant, error.errors()):
             key, message = _explain(model, fault)
             faults.setdefault(key, []).append(message)
-        lines = [_printable(f"{source}: {key}{' or '.join(says)}") for key, says in faults.items()]
+        said = {key: " or ".join(says) for key, says in faults.items()}
+        lines = [
+            _printable(f"{source}: {key}{says.replace(' or must be', ' or')}")
+            for key, says in said.items()
+        ]
         raise UserError("\n".join(lines)) from None
+
+
+def _meant(fault: Any) -> bool:
+    """Whether a fault is of the union's member that the value was meant for.
+
+    A mapping was meant as a section, not as one of the allowed words.
+    """
+    word = str(fault["loc"][-1]).startswith("literal[") if fault["loc"] else False
+    return not (word and isinstance(fault["input"], Mapping))
 
 
 def _explain(model: type[BaseModel], fault: Any) -> tuple[str, str]:
     """A fault in two parts: the key with its value, and what is allowed."""
     # Pydantic adds the member of a union that it tried to the path; users never wrote it.
-    location = [part for part in fault["loc"] if not (isinstance(part, str) and _is_tag(part))]
+    unknown = fault["type"] == "extra_forbidden"  # then the last part is what the user wrote
+    location = [
+        part
+        for place, part in enumerate(fault["loc"], 1)
+        if (unknown and place == len(fault["loc"])) or not _is_tag(part)
+    ]
     key = ".".join(str(part) for part in location)
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "extra_forbidden":
+    message = fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    if fault["type"] == "model_type":
+        message = "must be keys with values"
+    if unknown:
         return key, f": unknown key; allowed here: {', '.join(_siblings(model, location))}"
     if fault["type"] == "missing":
         return key, ": missing"
@@ -104,8 +162,8 @@ def _printable(line: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
-def _is_tag(part: str) -> bool:
-    return part in {"bool", "float"} or "[" in part
+def _is_tag(part: int | str) -> bool:
+    return isinstance(part, str) and (part in {"bool", "float"} or "[" in part)
 
 
 def _siblings(model: type[BaseModel], location: list[int | str]) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
 from meal.core.errors import UserError, log_to_stderr, user_message
+from meal.core.orphans import leave_with_parent
 from meal.core.paths import CONFIG
 from meal.core.signals import Interrupted
 
@@ -28,6 +30,8 @@ def teacher_argument() -> str:
 def run_stage(main: Callable[[], None]) -> None:
     """Run a stage; print an error that the user can fix, one line per fault, and exit with 1."""
     log_to_stderr()
+    if "DVC_STAGE" in os.environ:
+        leave_with_parent()
     try:
         main()
     except Interrupted as error:

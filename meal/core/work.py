@@ -11,6 +11,7 @@ import fcntl
 import os
 import shutil
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +20,15 @@ from weakref import WeakSet
 import meal
 from meal.core.digests import code_digest, fingerprint
 from meal.core.errors import UserError
+from meal.core.files import write_json
+
+IDENTITY = ".json"  # the file beside each folder: the parameters and inputs that it is for
+
+LOCK = "lock"  # the file in a stage's folder that a running process locks
+
+_LEAVING = " is leaving"  # follows the process's id in the lock file
+# How long to wait for a lock: of any process, and of one that is leaving.
+_SECONDS, _LEAVING_SECONDS = 3.0, 600.0
 
 
 class WorkFolder:
@@ -45,20 +55,42 @@ class WorkFolder:
         everything = {**identity, "code": _loaded_code(), "versions": versions}
         self.path = root / stage / fingerprint(everything)[:16]
         self.path.mkdir(parents=True, exist_ok=True)
+        self._identity = self.path.with_suffix(IDENTITY)
+        write_json(self._identity, identity, shared=part is not None)
         # Parts share the lock of the stage, and each has a lock of its own.
-        self._locks = [_lock(root / stage / "lock", stage, shared=part is not None)]
+        self._locks = [_lock(root / stage / LOCK, stage, shared=part is not None)]
         if part is not None:
             self._locks.append(_lock(root / stage / f"lock-{part}", f"{stage}, part {part},"))
 
     def remove(self) -> None:
         """Remove the folder once the outputs are written, and release the locks."""
         shutil.rmtree(self.path, ignore_errors=True)
+        self._identity.unlink(missing_ok=True)
         self.release()
 
     def release(self) -> None:
         """Release the locks."""
         for lock in self._locks:
             lock.close()
+
+
+def is_running(stage: Path) -> bool:
+    """Whether a process holds the lock of a stage's folder below the folder of unfinished work."""
+    try:
+        with (stage / LOCK).open("r", encoding="ascii") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def say_leaving() -> None:
+    """Tell processes that wait for the locks of this one that it saves its work and ends."""
+    for lock in list(_HELD):
+        lock.write(_LEAVING)
+        lock.flush()
 
 
 _HELD: WeakSet[IO[str]] = WeakSet()
@@ -76,18 +108,26 @@ os.register_at_fork(after_in_child=_drop_locks)
 def _lock(path: Path, what: str, *, shared: bool = False) -> IO[str]:
     """Lock a file for this process; the system drops the lock when the process ends.
 
+    A stage whose `dvc repro` was killed soon notices and leaves: wait for it.
+
     Raises:
         UserError: if a running process holds it. The file holds that process's id, for the message.
     """
     lock = path.open("a+", encoding="ascii")
-    try:
-        fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.seek(0)
-        owner = lock.read().strip() or "unknown"
-        raise UserError(
-            f"{what} is already being run by process {owner}; wait for it, or stop it"
-        ) from None
+    started = time.monotonic()
+    while True:
+        try:
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            lock.seek(0)
+            owner, leaves, _ = lock.read().partition(_LEAVING)
+            if time.monotonic() - started > (_LEAVING_SECONDS if leaves else _SECONDS):
+                raise UserError(
+                    f"{what} is already being run by process {owner.strip() or 'unknown'}; wait "
+                    "for it, or stop it"
+                ) from None
+            time.sleep(0.1)
     _HELD.add(lock)
     lock.truncate(0)
     lock.write(str(os.getpid()))

@@ -16,6 +16,7 @@ from meal.distill.settings import DistillSlice
 from meal.distill.teachers import TargetReader, Targets, ViewBatch
 from meal.models.checkpoint import load_foreign
 from meal.models.factory import build, check_structure, with_blocks
+from meal.models.memory import check_memory
 from meal.models.spec import NetworkSpec, specify
 from meal.targets.ensemble import Ensemble
 from meal.training.checkpoints import Checkpoints
@@ -45,6 +46,7 @@ def distill(
     ensemble.check(data.fingerprint, views.identity, config.view_count)
     seed = derive_seed(settings.seed, Purpose.STUDENT)
     spec = specify(config.network, data)
+    check_memory(spec, device, settings.batch_size)
     objective = build_objective(config, spec, ensemble, seed).to(device)
     pipeline = ViewPipeline(PlainPipeline.of(data, "train", device), views)
     return train(

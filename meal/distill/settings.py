@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from meal.core.fields import Count, Fraction, NonNegative, Positive, Seed
+from meal.core.fields import Count, Fraction, NonNegative, Number, Seed
 from meal.core.settings import Section
 from meal.models.settings import NetworkSlice, WeightsFile
 from meal.training.settings import Optimisation, Training
@@ -49,7 +49,7 @@ class Method(Section):
 
     selection: Selection = "random"
     similarity: SimilarityChoice = SimilarityChoice()
-    temperature: Positive = 1.0
+    temperature: Annotated[Number, Field(ge=0.01, le=1000)] = 1.0
     alpha: NonNegative = 1.0
     gamma: Weights = Weights()
     blocks: list[Count] = [1, 2, 3]

@@ -12,12 +12,12 @@ from meal.metrics import (
     Labels,
     calibration_error,
     log_softmax,
+    row_slices,
     summary,
 )
 
 TOP = 5
 TEMPERATURES = (0.05, 20.0)
-_ROWS = 8192
 
 
 def top5_error(log_probabilities: Floats, labels: Labels) -> float:
@@ -62,8 +62,8 @@ def fit_temperature(log_probabilities: Floats, labels: Labels) -> float:
 
 def _chunks(log_probabilities: Floats, labels: Labels) -> Iterator[tuple[Floats, Labels]]:
     """Yield a few images at a time, to bound the memory of temporaries."""
-    for start in range(0, len(labels), _ROWS):
-        yield log_probabilities[start : start + _ROWS], labels[start : start + _ROWS]
+    for rows in row_slices(len(labels)):
+        yield log_probabilities[rows], labels[rows]
 
 
 def _scaled_calibration_error(
@@ -125,11 +125,14 @@ def majority_vote(predicted: Sequence[Labels], mean: Floats) -> Labels:
         predicted: by each member `(N,)`.
         mean: log of the members' mean probability `(N, C)`.
     """
-    votes = np.zeros(mean.shape)
-    for member in predicted:
-        votes[np.arange(len(member)), member] += 1
-    # Half a probability is less than 1, so it never outweighs a vote.
-    return np.asarray((votes + 0.5 * np.exp(mean)).argmax(axis=1))
+    chosen = np.empty(len(mean), np.int64)
+    for rows in row_slices(len(mean)):
+        votes = np.zeros_like(mean[rows])
+        for member in predicted:
+            votes[np.arange(len(votes)), member[rows]] += 1
+        # Half a probability is less than 1, so it never outweighs a vote.
+        chosen[rows] = (votes + 0.5 * np.exp(mean[rows])).argmax(axis=1)
+    return chosen
 
 
 def agreements(

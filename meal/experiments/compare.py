@@ -41,16 +41,17 @@ def compare(first: str, second: str, model: str = STUDENT) -> str:
                 "are compared pair by pair"
             )
         for snapshot in (*before, *after):
-            if snapshot.stale:
+            stale = snapshot.freshness.stale
+            if stale:
                 raise UserError(
-                    f"{snapshot.stale}; run dvc repro to score the test images, or compare on "
-                    "validation: python -m meal table"
+                    f"{stale}; run dvc repro to score the test images, or compare on validation: "
+                    "python -m meal table"
                 )
         changes = [
             params_diff(repo, one.revision, other.revision)
             for one, other in zip(before, after, strict=True)
         ]
-    parts = [f"# {second} against {first}"]
+    parts = [f"# {second} against {first}", *map(uncertainty, (*before, *after))]
     for snapshot in (*before, *after):
         parts.append(f"## Results of {snapshot.name}\n\n{results_table(snapshot.metrics)}")
     parts.append(significance(before, after, model))
@@ -59,7 +60,18 @@ def compare(first: str, second: str, model: str = STUDENT) -> str:
         if changed not in changes[: number - 1]:  # usually all pairs differ in the same parameters
             title = "" if all(other == changes[0] for other in changes) else f"Pair {number}:\n\n"
             parts.append(title + changes_table(changed))
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
+
+
+def uncertainty(snapshot: Snapshot) -> str:
+    """What keeps us from telling whether a snapshot is stale, as Markdown; empty if nothing."""
+    unknown = snapshot.freshness.unknown
+    if not unknown:
+        return ""
+    return (
+        f"**Cannot tell whether {escape(snapshot.name)} is stale**: DVC's cache here does not list "
+        f"the files of {', '.join(unknown)} (fix: `dvc fetch --all-commits`)."
+    )
 
 
 def significance(before: Sequence[Snapshot], after: Sequence[Snapshot], model: str) -> str:

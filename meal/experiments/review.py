@@ -12,7 +12,7 @@ from meal.core.errors import UserError
 from meal.core.paths import FIGURES
 from meal.evaluation.comparison import claims
 from meal.evaluation.predictions import STUDENT
-from meal.experiments.compare import changes_table, significance
+from meal.experiments.compare import changes_table, significance, uncertainty
 from meal.experiments.repository import open_repository
 from meal.experiments.snapshots import WORKSPACE, metrics_diff, params_diff, read_snapshot
 from meal.report.tables import escape, results_table
@@ -42,16 +42,19 @@ def review(base: str, pictures: str = ".") -> str:
             start = _merge_base(start)
         after, left = read_snapshot(repo, WORKSPACE), start[:7]
         parts = [f"# Review against {escape(base)}, since {left}"]
-        if after.stale:
-            parts.append(f"**These results are stale**: {after.stale}.")
+        if after.freshness.stale:
+            parts.append(f"**These results are stale**: {after.freshness.stale}.")
+        if after.freshness.unknown:
+            parts.append(uncertainty(after))
         listed = "\n".join(f"- {claim}" for claim in claims(after.metrics))
         parts.append(f"## Results\n\n{results_table(after.metrics)}\n\n{listed}")
         parts.append(f"## Parameters\n\n{changes_table(params_diff(repo, start, None))}")
         parts.append(f"## Metrics\n\n{changes_table(metrics_diff(repo, start, None))}")
         try:
             before = replace(read_snapshot(repo, start), name=left)
-            if before.stale or after.stale:
-                raise UserError(after.stale or before.stale)
+            stale = after.freshness.stale or before.freshness.stale
+            if stale:
+                raise UserError(stale)
         except UserError as error:
             parts.append(f"## Significance\n\nNot compared: {error}.")
         else:

@@ -19,14 +19,13 @@ from dvc.scm import RevError, SCMError, resolve_rev
 from meal.core.errors import UserError
 from meal.core.paths import DATA_CARD, METRICS, PARAMS, PREDICTIONS
 from meal.evaluation.predictions import Predictions
+from meal.experiments.freshness import Freshness, folder_reader, freshness
 
 FILES = tuple(map(str, (METRICS, DATA_CARD, PARAMS)))
 
 LOCK = "dvc.lock"
 WORKSPACE = "workspace"
 _MODELS = {"student", "baseline", "ensemble", "ensemble_fitted", "vote"}
-_RUNTIME = "runtime"  # the key of params.yaml that changes no result
-_REPORT = "report"  # the stage that computes no numbers
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Snapshot:
         revision: its commit; None for the workspace.
         metrics: `reports/metrics.json`.
         images: the number of test images.
-        stale: why the metrics are stale; empty if they are not.
+        freshness: whether the metrics are stale.
         predictions: of every model; None if they are missing or from another run.
     """
 
@@ -46,7 +45,7 @@ class Snapshot:
     revision: str | None
     metrics: Mapping[str, Any]
     images: int
-    stale: str
+    freshness: Freshness
     predictions: Predictions | None
 
 
@@ -57,7 +56,7 @@ def read_snapshot(repo: Repo, name: str) -> Snapshot:
         UserError: if there is no such revision, or it has no metrics.
     """
     if name == WORKSPACE:
-        return _snapshot(name, None, lambda file: Path(file).read_text("utf-8"), _here)
+        return _snapshot(repo, name, None, lambda file: Path(file).read_text("utf-8"), _here)
     try:
         revision = resolve_rev(repo.scm, name) if name else ""
     except (RevError, SCMError, DvcException):
@@ -70,12 +69,13 @@ def read_snapshot(repo: Repo, name: str) -> Snapshot:
     remotes = {key: repo.config[key] for key in ("core", "remote")}
     files = DVCFileSystem(repo.root_dir, rev=revision, config=remotes)
     try:
-        return _snapshot(name, revision, files.read_text, lambda: _fetched(files))
+        return _snapshot(repo, name, revision, files.read_text, lambda: _fetched(files))
     finally:
         files.close()
 
 
 def _snapshot(
+    repo: Repo,
     name: str,
     revision: str | None,
     read: Callable[[str], str],
@@ -84,6 +84,7 @@ def _snapshot(
     """The results of a revision.
 
     Args:
+        repo: the project.
         name, revision: as in `Snapshot`.
         read: from the path of a file to its text.
         predictions: returns the predictions, or None if they are missing.
@@ -95,7 +96,8 @@ def _snapshot(
     available = predictions()
     own = available if available and _fit(available, metrics) else None
     images = found[str(DATA_CARD)]["images"]["test"]
-    return Snapshot(name, revision, metrics, images, _stale(name, found), own)
+    fresh = freshness(name, found[LOCK], found[str(PARAMS)], folder_reader(repo))
+    return Snapshot(name, revision, metrics, images, fresh, own)
 
 
 def _read(read: Callable[[str], str], file: str, name: str) -> dict[str, Any]:
@@ -106,33 +108,6 @@ def _read(read: Callable[[str], str], file: str, name: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{name} has no {file}: it predates that file, or its run did not finish")
     return content
-
-
-def _stale(name: str, files: Mapping[str, Mapping[str, Any]]) -> str:
-    """Why the metrics are stale, according to the lock file; empty if they are not."""
-    stages = files[LOCK].get("stages", {})
-    ran = stages.get("configure", {}).get("params", {}).get(PARAMS.name)
-    if ran is not None and _deciding(ran) != _deciding(files[str(PARAMS)]):
-        return f"{name} is stale: its {PARAMS} changed after the run"
-    made = {out["path"]: out.get("md5") for stage in stages.values() for out in stage["outs"]}
-    # The lock file also keeps stages of teachers that are no longer chosen.
-    chosen = {"", *(files[str(PARAMS)].get("teachers") or [])}
-    late = [
-        stage
-        for stage, entry in stages.items()
-        if stage.partition("@")[2] in chosen and stage != _REPORT
-        for dep in entry.get("deps", [])
-        if made.get(dep["path"], dep.get("md5")) != dep.get("md5")
-    ]
-    if late:
-        stages_ = ", ".join(dict.fromkeys(late))
-        return f"{name}: {stages_} {'is' if len(set(late)) == 1 else 'are'} stale: inputs changed"
-    return ""
-
-
-def _deciding(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that can change results."""
-    return {key: value for key, value in params.items() if key != _RUNTIME}
 
 
 def _here() -> Predictions | None:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 import traceback
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from meal.models.settings import Network
 from meal.models.zoo import ZOO
 
 TIMM, TORCHVISION = "timm/", "torchvision/"  # prefixes of their names
+# Arguments with which the libraries' builders load files or download, and their prefixes.
+_LOADING = ("checkpoint_path", "pretrained", "weights", "cache_dir", "hf_hub", "url", "file")
 _LONGEST = 200  # characters of a module name: file systems allow no more than 255
 OWN = "networks"  # the package of the user's own networks
 FORMS = f"timm/NAME, torchvision/NAME, or {OWN}.MODULE:FUNCTION"
@@ -30,9 +35,7 @@ def check(network: Network) -> None:
     """
     arch = network.arch
     if arch.startswith(TIMM):
-        import timm
-
-        _check_name(arch, timm.is_model(arch.removeprefix(TIMM)), timm.list_models)
+        _check_timm(arch)
     elif arch.startswith(TORCHVISION):
         from torchvision.models import list_models
 
@@ -55,6 +58,32 @@ def check(network: Network) -> None:
         )
     if network.options and arch in ZOO:
         raise UserError(f"options={network.options}: networks in the zoo take none")
+    if arch.startswith((TIMM, TORCHVISION)):
+        _check_options(network.options)
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Weights must enter through `weights`: it verifies digests and executes no code."""
+    for name in options:
+        if name.startswith(_LOADING):
+            raise UserError(
+                f"options.{name}={options[name]!r}: an option cannot load weights; allowed: "
+                "weights: pretrained, or weights: {file: PATH, sha256: DIGEST}"
+            )
+
+
+def _check_timm(arch: str) -> None:
+    """Look for the name in timm's source files first: importing timm takes seconds."""
+    name = arch.removeprefix(TIMM).partition(".")[0]
+    package = find_spec("timm")
+    if package is not None and package.origin is not None:
+        builder = re.compile(rf"^@register_model\ndef {re.escape(name)}\(", re.MULTILINE)
+        files = (Path(package.origin).parent / "models").glob("*.py")
+        if any(builder.search(file.read_text(encoding="utf-8")) for file in files):
+            return
+    import timm
+
+    _check_name(arch, timm.is_model(arch.removeprefix(TIMM)), timm.list_models)
 
 
 def _check_name(arch: str, known: bool, names: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from meal.core.device import total_memory
 from meal.data.prepared import Prepared, Split
 from meal.views.pipelines import PlainPipeline
 
@@ -40,12 +40,8 @@ def batch_size(network: nn.Module, image: Tensor) -> int:
     network(image)
     for hook in hooks:
         hook.remove()
-    if image.device.type == "cuda":
-        memory = torch.cuda.get_device_properties(image.device).total_memory
-    else:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     # A layer's input and output and a shortcut are live at the same time, plus some workspace.
-    fitting = int(memory * _FRACTION) // (4 * largest)
+    fitting = int(total_memory(image.device) * _FRACTION) // (4 * largest)
     most = _MOST.get(image.device.type, _MOST["cpu"])
     return max(_LEAST, min(most, 1 << max(0, fitting.bit_length() - 1)))
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from meal.core.fields import Integer, Positive, Seed, Sha256
+from meal.core.digests import sha256
+from meal.core.fields import Integer, Number, Positive, Seed, Sha256
 from meal.core.settings import Section
 
 
@@ -35,6 +38,15 @@ class WeightsFile(Section):
     file: str | None = None
     url: str | None = None
     sha256: Sha256
+
+    @model_validator(mode="before")
+    @classmethod
+    def _print_digest(cls, given: Any) -> Any:
+        """Without a digest, say which one the file has, to be copied."""
+        file = given.get("file") if isinstance(given, Mapping) else None
+        if isinstance(file, str) and "sha256" not in given and Path(file).is_file():
+            raise ValueError(f"sha256: missing; {file} has {sha256(Path(file))}")
+        return given
 
     @model_validator(mode="after")
     def _one_place(self) -> WeightsFile:
@@ -71,7 +83,7 @@ class Network(Section):
     """
 
     arch: str
-    width: Positive = 1.0
+    width: Annotated[Number, Field(ge=0.01, le=64)] = 1.0
     seed: Seed = 0
     options: dict[str, Any] = {}
     blocks: list[Annotated[str, Field(min_length=1)]] = []

@@ -10,6 +10,7 @@ from meal.data.prepared import Prepared
 from meal.models.checkpoint import load_foreign, load_state
 from meal.models.factory import build, check_structure
 from meal.models.hub import published_classes, published_state
+from meal.models.memory import check_memory
 from meal.models.spec import specify
 from meal.supervised.settings import SupervisedSlice
 from meal.training.engine import Trained
@@ -27,6 +28,7 @@ def load_teacher(config: SupervisedSlice, data: Prepared, device: torch.device) 
     weights, key = config.network.weights, f"networks.{config.name}.weights"
     assert weights is not None
     spec = specify(config.network, data)
+    check_memory(spec, device)
     check_structure(spec)
     network = build(spec)
     if weights == "pretrained":

@@ -18,7 +18,7 @@ from torch import Tensor
 from meal.core.errors import UserError
 from meal.core.files import read_sealed
 from meal.data.prepared import Split
-from meal.metrics import Floats, log_softmax
+from meal.metrics import Floats, log_softmax, row_slices
 from meal.targets.cache import TargetCache
 
 MEAN = "mean"
@@ -101,10 +101,13 @@ class Ensemble:
             log_probabilities = log_softmax(cache.plain_logits(split))
             yield name, log_probabilities
             for ensemble, kind in ((UNIFORM, "uniform"), (FITTED, "fitted")):
-                part = self.card["weights"][kind][number] * np.exp(log_probabilities)
-                sums[ensemble] = sums[ensemble] + part if ensemble in sums else part
+                total = sums.setdefault(ensemble, np.zeros_like(log_probabilities))
+                weight = self.card["weights"][kind][number]
+                for rows in row_slices(len(total)):
+                    total[rows] += weight * np.exp(log_probabilities[rows])
         for ensemble in list(sums):
-            yield ensemble, np.log(sums.pop(ensemble))
+            total = sums.pop(ensemble)
+            yield ensemble, np.log(total, out=total)
 
     def log_probabilities(self, split: Split) -> SplitOutputs:
         """The log-probabilities of both ensembles and of all teachers, in memory at once."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from meal.core.fields import Count, Fraction, Integer, NonNegative, Positive
+from meal.core.fields import Count, Fraction, Integer, NonNegative, Number, Positive
 from meal.core.settings import Section
 
 
@@ -19,7 +19,7 @@ class Schedule(Section):
 
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     milestones: list[Count] = []
-    lr_gamma: Positive = 0.1
+    lr_gamma: Annotated[Number, Field(gt=0, le=1)] = 0.1
     warmup_epochs: NonNegative = 0.0
 
 
@@ -37,10 +37,16 @@ class Optimisation(Schedule):
             raise ValueError("momentum=0: nesterov: true needs momentum above 0")
         return self
 
+    @model_validator(mode="after")
+    def _steps_need_milestones(self) -> Optimisation:
+        if self.schedule == "step" and not self.milestones:
+            raise ValueError("milestones=[]: schedule: step needs the epochs of its steps")
+        return self
+
 
 class Training(Optimisation):
     """One run of the training loop. `batch_size` counts images."""
 
-    epochs: Count
-    batch_size: Annotated[Integer, Field(ge=2)]
+    epochs: Annotated[Integer, Field(ge=1, le=100_000)]
+    batch_size: Annotated[Integer, Field(ge=2, le=65_536)]
     precision: Literal["float32", "bfloat16"] = "float32"

@@ -8,9 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
-from meal.configure.schema import load_params
+from meal.configure.checks import warnings
+from meal.configure.schema import Params, load_params
 from meal.configure.slices import resolve
+from meal.core.digests import sha256
 from meal.core.errors import UserError
+from meal.core.settings import parse
+from meal.models.architectures import check
+from meal.models.settings import Network
 from stages import configure
 
 # What a user types after -S, and what the one-line error must contain.
@@ -19,15 +24,15 @@ FAULTS = {
     "teachers=[ghost]": "teachers='ghost': not one of networks; allowed: densenet, ",
     "teachers=[]": "teachers=[]: list should have at least 1 item",
     "teachers=[vgg, vgg]": "teachers=['vgg', 'vgg']: vgg is repeated",
-    "teachers=vgg": "teachers='vgg': input should be a valid list",
+    "teachers=vgg": "teachers='vgg': must be a valid list",
     "teachers=['../../x']": "teachers.0='../../x': a name has 1 to 64 letters",
     "dataset=mnist": "dataset='mnist': unknown; allowed: cifar10, cifar100, digits, fashion_mnist",
     "dataset=folder": "data.root=null: dataset folder needs it",
     "data.store=index": "data.store='index': digits is not a folder of image files; allowed: auto",
-    "data.store=disk": "data.store='disk': input should be 'auto', 'array' or 'index'",
+    "data.store=disk": "data.store='disk': must be 'auto', 'array' or 'index'",
     "data.source_size=32": "data.source_size=32: it needs an image_size",
-    "data.test_fraction=1": "data.test_fraction=1: input should be less than 1",
-    "runtime.workers=-1": "runtime.workers=-1: input should be greater than or equal to 0",
+    "data.test_fraction=1": "data.test_fraction=1: must be less than 1",
+    "runtime.workers=-1": "runtime.workers=-1: must be greater than or equal to 0",
     "networks.vgg.arch=alexnet": "networks.vgg.arch='alexnet': unknown; allowed: densenet, ",
     "networks.vgg.arch=dpn92": "networks.vgg.width=0.25: dpn92 supports only width 1",
     "networks.vgg.depth=3": "networks.vgg.depth: unknown key; allowed here: arch, width, seed",
@@ -37,39 +42,56 @@ FAULTS = {
     "networks.vgg.arch='networks:f'": "your own networks belong in the folder networks/",
     f"networks.vgg.arch='networks.{'a' * 300}:f'": "belong in the folder networks/",
     "networks.vgg={arch: timm/resnet18.bogus, weights: pretrained}": "no pretrained weights",
-    "networks.vgg=3": "networks.vgg=3: input should be a valid dictionary",
+    "networks.vgg=3": "networks.vgg=3: must be keys with values",
     "networks.mean={arch: vgg19}": "a name has 1 to 64 letters",
     "epochs=3": "epochs: unknown key; allowed here: dataset, student",
-    "distill.epochs=-1": "distill.epochs=-1: input should be greater than or equal to 1",
+    "distill.epochs=-1": "distill.epochs=-1: must be greater than or equal to 1",
     "distill.epochs=true": "distill.epochs=True: expected a number",
-    "distill.lr=abc": "distill.lr='abc': input should be a valid number",
-    "distill.lr=.nan": "distill.lr=nan: input should be a finite number",
+    "distill.lr=abc": "distill.lr='abc': must be a valid number",
+    "distill.lr=.nan": "distill.lr=nan: must be a finite number",
     "distill.momentum=0": "distill.momentum=0: nesterov: true needs momentum above 0",
-    "distill.temperature=0": "distill.temperature=0: input should be greater than 0",
-    "distill.adversarial=gan": "distill.adversarial='gan': input should be 'off', 'minimax', ",
-    "distill.similarity.logits=cosine": "distill.similarity.logits='cosine': input should be 'ce'",
+    "distill.temperature=0": "distill.temperature=0: must be greater than or equal to 0.01",
+    "distill.adversarial=gan": "distill.adversarial='gan': must be 'off', 'minimax', ",
+    "distill.similarity.logits=cosine": "distill.similarity.logits='cosine': must be 'ce'",
     "distill.gamma.blocks=[1, 2]": "distill.gamma.blocks=[1.0, 2.0]: give one number, or one for",
-    "distill.gamma.blocks=many": "distill.gamma.blocks='many': input should be a valid number",
+    "distill.gamma.blocks=many": "distill.gamma.blocks='many': must be a valid number",
     "distill.blocks=[1, 9]": "distill.blocks=[1, 9]: cache.blocks is 3; allowed: blocks from 1 to",
     "distill.discriminator.speed=1": "distill.discriminator.speed: unknown key; allowed here: ",
-    "distill=null": "distill=None: input should be a valid dictionary",
-    "views.flip=maybe": "views.flip='maybe': input should be a valid boolean",
-    "views.count=0": "views.count=0: input should be greater than or equal to 1",
+    "distill=null": "distill=None: must be keys with values",
+    "views.flip=maybe": "views.flip='maybe': must be a valid boolean",
+    "views.count=0": "views.count=0: must be greater than or equal to 1",
     "views.count=60": "views.count=60: crop_padding 2 and flip False give 25 different views",
-    "views.count=some": "views.count='some': input should be a valid integer",
-    "views.crop=square": "views.crop='square': input should be 'padded' or 'resized'",
+    "views.count=some": "views.count='some': must be a valid integer",
+    "views.crop=square": "views.crop='square': must be 'padded' or 'resized'",
     "views.scale=[0.5, 0.1]": "views.scale=[0.5, 0.1]: expected two fractions of the area",
-    "cache.top_k=0": "cache.top_k=0: input should be greater than or equal to 1",
+    "cache.top_k=0": "cache.top_k=0: must be greater than or equal to 1",
     "cache.top_k=10": "cache.top_k=10: digits has 10 classes; allowed: 1 to 9, or null",
-    "data.image_size=7": "data.image_size=7: input should be greater than or equal to 16",
-    "data.validation_fraction=1": "data.validation_fraction=1: input should be less than 1",
+    "data.image_size=7": "data.image_size=7: must be greater than or equal to 16",
+    "data.validation_fraction=1": "data.validation_fraction=1: must be less than 1",
     "runtime.device=tpu": "runtime.device='tpu': allowed: auto, cpu, cuda, cuda:N",
+    "runtime.device='cuda:٣'": "runtime.device='cuda:٣': allowed: auto, cpu, cuda, cuda:N",
+    "runtime.device='cuda:99'": "runtime.device='cuda:99': ",
+    "runtime.checkpoint_minutes=1.0e-9": "minutes=1e-09: must be greater than or equal to",
+    "teaching.batch_size=1000000000000": "must be less than or equal to 65536",
+    "teaching.epochs=1000000000": "epochs=1000000000: must be less than or equal to 100000",
+    f"teaching.epochs=1{400 * '0'}": "...: must be less than or equal to 100000",
+    f"distill.seed=1{30 * '0'}": "expected an integer from 0 to 9223372036854775807",
+    "teaching.lr_gamma=1e300": "must be less than or equal to 1",
+    "teaching.schedule=step": "teaching.milestones=[]: schedule: step needs the epochs of its",
+    "networks.vgg.width=1.0e-9": "networks.vgg.width=1e-09: must be greater than or equal to 0.01",
+    "networks.vgg.width=1000000": "networks.vgg.width=1000000: must be less than or equal to 64",
+    "distill.temperature=1.0e-308": "temperature=1e-308: must be greater than or equal to 0.01",
+    "views.crop_padding=9": "views.crop_padding=9: images have 16 pixels; allowed: 0 to 8",
+    "networks.vgg.weights={file: x.pt}": "params.yaml: networks.vgg.weights.sha256: missing",
+    "networks.vgg.weights=best": "weights='best': must be 'pretrained' or keys with values",
+    "networks.vgg.weights={file: x.pt, sha256: 12ab}": "expected the 64 digits (0-9, a-f)",
+    r'"\e[31m"=1': "params.yaml: \\x1b[31m: unknown key; allowed here: dataset, student",
 }
 
 
 def change(params: dict[str, Any], assignment: str) -> None:
     key, value = assignment.split("=", 1)
-    *path, last = key.split(".")
+    *path, last = [yaml.safe_load(key)] if key.startswith('"') else key.split(".")
     for part in path:
         params = params[part]
     params[last] = yaml.safe_load(value)
@@ -91,6 +113,84 @@ def test_a_fault_is_one_line_with_key_value_and_what_is_allowed(
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "artifacts").exists()
+
+
+@pytest.mark.parametrize(
+    ("library", "option"),
+    [
+        ("timm/resnet18", "checkpoint_path"),
+        ("timm/resnet18", "pretrained"),
+        ("timm/resnet18", "pretrained_cfg"),
+        ("timm/resnet18", "pretrained_cfg_overlay"),
+        ("torchvision/resnet18", "weights"),
+    ],
+)
+def test_no_option_can_load_weights_without_a_digest(library: str, option: str) -> None:
+    network = Network(arch=library, options={option: "/tmp/weights.pt"})
+    with pytest.raises(UserError, match=rf"^options\.{option}='/tmp/weights\.pt': .*sha256"):
+        check(network)
+
+
+def test_a_weights_file_without_digest_gives_the_digest_to_copy(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pt"
+    file.write_bytes(b"weights")
+    with pytest.raises(UserError) as error:
+        parse(Network, {"arch": "vgg19", "weights": {"file": str(file)}}, source="here")
+    assert str(error.value) == f"here: weights.sha256: missing; {file} has {sha256(file)}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: " + 3000 * "[", "line 2: nested more than 30 levels deep"),
+        ("a: 1\nb: &x [1, *x]", "line 2: *x contains itself"),
+        (
+            "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+            + "".join(f"a{i}: &a{i} [{', '.join(10 * [f'*a{i - 1}'])}]\n" for i in range(1, 9)),
+            "line 5: more than 100000 values, aliases included",
+        ),
+    ],
+)
+def test_yaml_that_would_explode_is_an_error_with_its_line(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"params\.yaml cannot be read: ") as error:
+        load_params(path)
+    assert message in str(error.value)
+
+
+def test_anchors_are_allowed(raw_params: dict[str, Any], tmp_path: Path) -> None:
+    shared = {"arch": "resnet18", "width": 0.25}
+    raw_params["networks"] = dict.fromkeys(("vgg", "resnet", "preact"), shared)
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(raw_params))
+    assert "&id" in path.read_text()
+    assert load_params(path).networks["preact"].width == 0.25
+
+
+def test_what_is_seldom_meant_is_a_warning(raw_params: dict[str, Any]) -> None:
+    for assignment in (
+        "teaching.schedule=step", "teaching.milestones=[10, 30]", "distill.warmup_epochs=25",
+        "runtime.checkpoint_minutes=0.1",
+    ):  # fmt: skip
+        change(raw_params, assignment)
+    assert list(warnings(Params.model_validate(raw_params))) == [
+        "teaching.milestones=[10, 30]: the run ends before 30, at 25",
+        "distill.warmup_epochs=25: the run of 25 epoch(s) ends before the full rate",
+        "runtime.checkpoint_minutes=0.1: so many checkpoints slow the training",
+    ]
+
+
+def test_a_library_is_not_imported_to_learn_whether_a_name_exists() -> None:
+    code = (
+        "import sys\nfrom meal.models.architectures import check\n"
+        "from meal.models.settings import Network\n"
+        "check(Network(arch='timm/vit_tiny_patch16_224.augreg_in21k'))\n"
+        "assert not {'timm', 'torch'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 NO_LABELS = "distill.label_weight=0"

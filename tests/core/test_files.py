@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,36 @@ def test_a_failing_block_leaves_the_old_content(tmp_path: Path) -> None:
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_nothing_is_renamed_before_its_bytes_are_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut, a name must not stand for content that was never written."""
+    order: list[tuple[str, str]] = []
+    sync, replace = os.fsync, Path.replace
+
+    def synced(handle: int) -> None:
+        order.append(("sync", Path(f"/proc/self/fd/{handle}").readlink().name))
+        sync(handle)
+
+    def renamed(self: Path, target: Path) -> Path:
+        order.append(("rename", target.name))
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    write_json(tmp_path / "a.json", {"a": 1})
+    assert order[0][0] == "sync" and order[0][1].startswith(".a.json.")
+    assert order[1:] == [("rename", "a.json"), ("sync", tmp_path.name)]
+    order.clear()
+    with atomic_folder(tmp_path / "folder") as made:
+        (made / "below").mkdir()
+        (made / "below" / "b.npy").write_bytes(b"b")
+    names = [name for _, name in order]
+    rename = names.index("folder")
+    assert {"below", "b.npy", made.name} == set(names[:rename])
+    assert names[rename + 1 :] == [tmp_path.name]
 
 
 def test_leftovers_of_a_killed_process_are_removed_by_the_next(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,14 +10,21 @@ import numpy as np
 import pytest
 import torch
 
+from meal import metrics
+from meal.core.files import write_sealed
+from meal.data.prepared import Split
+from meal.evaluation import scoring
 from meal.evaluation.curves import write_tables
 from meal.evaluation.predictions import Predictions
 from meal.evaluation.scoring import ModelOutputs, score_models
 from meal.evaluation.timings import measure
 from meal.metrics import log_softmax
 from meal.models.spec import NetworkSpec
+from meal.targets.cache import seal
+from meal.targets.ensemble import Ensemble
 
 LABELS, CHECKED = np.arange(60) % 6, np.arange(30) % 6
+SPLITS: tuple[Split, Split] = ("test", "validation")
 NAMES = ["teachers/a", "teachers/b", "ensemble", "ensemble_fitted", "baseline", "student"]
 
 
@@ -82,3 +90,47 @@ def test_timings_cover_every_model_relative_to_the_student() -> None:
     assert set(rows) == {"student", "ensemble", "one", "two"}
     assert rows["student"]["latency_ratio"] == 1.0
     assert all(value > 0 for row in rows.values() for value in row.values())
+
+
+def test_memory_does_not_grow_with_the_number_of_teachers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most ten matrices of an output's size are in memory; the rest is read from disk."""
+    images, classes = 2000, 200
+    monkeypatch.setattr(metrics, "_ROWS", 100)
+    # Resampling needs the same memory for any number of classes and teachers.
+    monkeypatch.setattr(scoring, "compare_with_rivals", lambda predictions: {})
+    labels = np.arange(images) % classes
+    matrix = images * classes * 8
+    peaks = []
+    for run, teachers in enumerate((2, 2, 7)):  # the first imports libraries
+        folder = tmp_path / str(run)
+        names = [f"t{number}" for number in range(teachers)]
+        for name in [*names, "mean"]:
+            (folder / name).mkdir(parents=True)
+            for split in ("validation", "test"):
+                logits = np.random.default_rng(0).normal(size=(images, classes))
+                np.save(folder / name / f"{split}_logits.npy", logits.astype(np.float32))
+            seal(folder / name, {"blocks": {}, "top_k": None})
+        weights = {kind: [1 / teachers] * teachers for kind in ("uniform", "fitted")}
+        card = {"teachers": names, "weights": weights, "weights_used": "uniform"}
+        write_sealed(folder / "ensemble.json", card)
+        opened = Ensemble(folder)
+
+        def models(opened: Ensemble = opened) -> Iterator[ModelOutputs]:
+            both = (opened.each_log_probabilities(split) for split in SPLITS)
+            for (name, test), (_, validation) in zip(*both, strict=True):
+                yield ModelOutputs(
+                    f"teachers/{name}" if name in opened.members else name, test, validation
+                )
+            for name in ("baseline", "student"):
+                yield ModelOutputs(
+                    name, *(log_softmax(opened.mean.plain_logits(split)) for split in SPLITS)
+                )
+
+        tracemalloc.start()
+        score_models(models(), labels, labels, {"classes": list(map(str, range(classes)))})
+        peaks.append(tracemalloc.get_traced_memory()[1] / matrix)
+        tracemalloc.stop()
+    assert max(peaks[1:]) < 10
+    assert peaks[2] < 1.1 * peaks[1]

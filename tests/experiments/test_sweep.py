@@ -41,7 +41,7 @@ def test_names_depend_on_all_parameters(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("grid", "message"),
     [
-        (["distill.adversarial=off,mini"], r"distill.adversarial='mini': input should be 'off'"),
+        (["distill.adversarial=off,mini"], r"distill.adversarial='mini': must be 'off'"),
         (["dataset=nope,digits"], r"dataset='nope': unknown; allowed: cifar10, .*, digits"),
         (["cache.top_k=10"], r"cache.top_k=10: digits has 10 classes"),
         (["distill.sed=1"], r"-S distill.sed=1: not keys of params.yaml"),

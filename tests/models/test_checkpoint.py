@@ -119,7 +119,7 @@ def test_a_url_that_cannot_be_downloaded_is_a_one_line_error_and_leaves_nothing(
         ({"url": "http://a/w.pt", "sha256": "0" * 64}, "begins with https://"),
         ({"url": "https://[", "sha256": "0" * 64}, "begins with https://"),
         ({"url": "https://a/w.pt"}, "Field required"),
-        ({"file": "w.pt", "sha256": "12"}, "should match pattern"),
+        ({"file": "w.pt", "sha256": "12"}, "expected the 64 digits"),
         ({"sha256": "0" * 64}, "give either a file or a url"),
         ({"file": "w", "url": "https://a", "sha256": "0" * 64}, "give either a file or a url"),
     ],

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from meal.models import prediction
+from meal.core import device
 from meal.models.prediction import batch_size, spans
 
 
@@ -18,7 +18,7 @@ def test_a_batch_is_as_large_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -
     pages = (128 << 20) // os.sysconf("SC_PAGE_SIZE")
     real = os.sysconf
     monkeypatch.setattr(
-        prediction.os, "sysconf", lambda name: pages if name == "SC_PHYS_PAGES" else real(name)
+        device.os, "sysconf", lambda name: pages if name == "SC_PHYS_PAGES" else real(name)
     )
     assert batch_size(network, image) == 16
     # Never fewer images than it takes to keep their bits.

@@ -114,6 +114,31 @@ def test_a_stale_run_is_not_compared(clean: Project) -> None:
     assert "error: workspace is stale: its params.yaml changed after the run" in result.stderr
 
 
+def test_a_run_that_is_only_partly_repeated_is_stale(clean: Project) -> None:
+    """Slices and caches lie inside folders that DVC hashes as one."""
+    path = clean.folder / "params.yaml"
+    params = clean.read("params.yaml")
+    path.write_text(params.replace("beta: 1.0", "beta: 0.5"))
+    clean.run("dvc", "repro", "baseline")
+    result = clean.run("python", "-m", "meal", "compare", "main", check=False)
+    assert "error: workspace: distill is stale: inputs changed" in result.stderr
+    path.write_text(params.replace("width: 0.07\n    seed: 0", "width: 0.07\n    seed: 5", 1))
+    clean.run("dvc", "repro", "cache@vgg")
+    result = clean.run("python", "-m", "meal", "compare", "main", check=False)
+    assert "error: workspace: ensemble is stale: inputs changed" in result.stderr
+    clean.run("dvc", "repro")
+    assert clean.run("python", "-m", "meal", "compare", "main").returncode == 0
+
+
+def test_without_the_lists_of_files_nobody_can_tell(clean: Project, tmp_path: Path) -> None:
+    clone = Project(tmp_path / "clone")
+    clean.run("git", "clone", "-q", str(clean.folder), str(clone.folder))
+    clone.run("git", "checkout", "-q", "main")
+    text = clone.run("python", "-m", "meal", "compare", "HEAD").stdout
+    assert "**Cannot tell whether HEAD is stale**" in text
+    assert "artifacts/config" in text and "dvc fetch" in text
+
+
 def test_predictions_of_another_run_are_not_used(changed: Project) -> None:
     changed.run("git", "checkout", "-q", "main")  # and no dvc checkout
     text = changed.run("python", "-m", "meal", "compare", "change").stdout

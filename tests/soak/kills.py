@@ -1,7 +1,4 @@
-"""Kill stages at random points and run them again: is the result that of an uninterrupted run?
-
-`python -m tests.stages.kills N` (`make soak N=100`) does so N times and prints a tally.
-"""
+"""Kill stages at random moments and run them again: is the result that of an undisturbed run?"""
 
 from __future__ import annotations
 
@@ -11,26 +8,20 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
 
-import yaml
+from tests.soak.common import Tally, hashes
+from tests.stages.conftest import Project
 
-from meal.core.digests import sha256
-from tests.files import write_classes
-from tests.stages.conftest import Project, make_project, tiny_params
-
-OUTPUTS = {
-    "prepare": ["artifacts/data"],
-    "teacher vgg": ["artifacts/teachers/vgg", "reports/training/teachers/vgg.csv"],
-    "cache vgg": ["artifacts/caches/vgg"],
-    "ensemble": ["artifacts/ensemble"],
-    "baseline": ["artifacts/baseline", "reports/training/baseline.csv"],
-    "distill": ["artifacts/student", "reports/training/student.csv", "reports/validation.json"],
-    "evaluate": ["artifacts/predictions", "reports/metrics.json", "reports/confusion.csv"],
-    "report": ["reports/index.html", "reports/figures"],
+OUTPUTS: dict[str, tuple[str, ...]] = {
+    "prepare": ("artifacts/data",),
+    "teacher vgg": ("artifacts/teachers/vgg", "reports/training/teachers/vgg.csv"),
+    "cache vgg": ("artifacts/caches/vgg",),
+    "ensemble": ("artifacts/ensemble",),
+    "baseline": ("artifacts/baseline", "reports/training/baseline.csv"),
+    "distill": ("artifacts/student", "reports/training/student.csv", "reports/validation.json"),
+    "evaluate": ("artifacts/predictions", "reports/metrics.json", "reports/confusion.csv"),
+    "report": ("reports/index.html", "reports/figures"),
 }
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
 
@@ -52,15 +43,6 @@ sys.addaudithook(watch)
 atexit.register(lambda: print("changes", changes))
 runpy.run_module("stages." + stage, run_name="__main__")
 """
-
-
-@dataclass
-class Tally:
-    """The results of the kills."""
-
-    killed: int = 0
-    resumed: int = 0
-    differing: list[str] = field(default_factory=list)
 
 
 class Target:
@@ -86,11 +68,11 @@ class Target:
             killed = self._run(stage, number, after=after, group=group)[1]
             receiver = "the group" if group else "the process"
             where = f"{stage}, signal {number} to {receiver}, after {after:.2f} s"
-        tally.killed += killed != 0  # else it had already finished
+        tally.attempts += 1
+        tally.noticed += killed != 0  # else it had already finished
         again = self._run(stage)[0]
         tally.resumed += "resumed after" in again
-        found = self._hashes(stage)
-        if found != self._expected[stage]:
+        if self._hashes(stage) != self._expected[stage]:
             tally.differing.append(f"{where}: {again.strip().splitlines()[-1:]}")
 
     def _measure(self, stage: str) -> None:
@@ -140,48 +122,14 @@ class Target:
                 path.unlink(missing_ok=True)
 
     def _hashes(self, stage: str) -> dict[str, str]:
-        hashes: dict[str, str] = {}
-        for name in OUTPUTS[stage]:
-            path = self.project.folder / name
-            files = sorted(path.rglob("*")) if path.is_dir() else [path]
-            hashes |= {str(file): sha256(file) for file in files if file.is_file()}
-        return hashes
+        return hashes(self.project.folder, OUTPUTS[stage])
 
 
-def make_folder_project(folder: Path) -> Project:
-    """A project whose images are files, which worker processes decode."""
-    write_classes(folder.with_name("images"), {"cat": 60, "dog": 60, "eel": 60}, size=(24, 20))
-    project = make_project(folder)
-    params = tiny_params()
-    params["dataset"] = "folder"
-    params["data"].update(root=str(folder.with_name("images")), image_size=16, store="index")
-    params["views"].update(crop="resized")
-    params["distill"].update(batch_size=16)
-    params["runtime"]["workers"] = 2
-    (project.folder / "params.yaml").write_text(yaml.safe_dump(params))
-    project.commit("a folder of images")
-    return project
-
-
-def soak(project: Project, kills: int, seed: int) -> Tally:
+def kill_stages(project: Project, kills: int, seed: int, kind: str = "stages") -> Tally:
     """Kill stages in turn, `kills` times, at moments derived from `seed`."""
-    target, tally = Target(project), Tally()
+    target, tally = Target(project), Tally(kind)
     stages = list(OUTPUTS)
     for index in range(kills):
         moment = random.Random(f"{seed} {index}")
         target.kill(stages[index % len(stages)], SIGNALS[index % len(SIGNALS)], moment, tally)
     return tally
-
-
-if __name__ == "__main__":
-    differing = 0
-    with tempfile.TemporaryDirectory() as name:
-        for kind, make in (("digits", make_project), ("folder", make_folder_project)):
-            made = make(Path(name) / kind)
-            made.run("dvc", "repro")
-            result = soak(made, int(sys.argv[1]) // 2, seed=int(time.time()))
-            counts = f"killed {result.killed}, resumed {result.resumed}"
-            print(f"{kind}: {counts}, differing {len(result.differing)}")
-            print("\n".join(result.differing))
-            differing += len(result.differing)
-    sys.exit(bool(differing))

@@ -1,0 +1,47 @@
+"""A stage whose `dvc repro` was killed must not run on: the next one would wait for its lock."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+from meal.core.work import say_leaving
+
+_SECONDS = 0.5  # between two looks
+_SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish", "busybox")
+
+
+def leave_with_parent() -> None:
+    """Send this process SIGTERM, on which it saves its work, once DVC is gone."""
+    threading.Thread(target=_watch, args=(_started_by(),), daemon=True).start()
+
+
+def _watch(started_by: tuple[int, str]) -> None:
+    process, name = started_by
+    adopted = process == 1 and not name.startswith(("dvc", "python"))  # DVC is gone already
+    while not adopted and _started_by() == started_by:
+        time.sleep(_SECONDS)
+    say_leaving()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _started_by() -> tuple[int, str]:
+    """DVC's process id and name: of the parent, or of its parent if a shell stays between."""
+    parent = os.getppid()
+    name, above = _process(parent)
+    if name in _SHELLS and above is not None:
+        return above, _process(above)[0]
+    return parent, name
+
+
+def _process(number: int) -> tuple[str, int | None]:
+    """The name of a process and the id of its parent; unknown without /proc, or if it ended."""
+    try:
+        text = Path(f"/proc/{number}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "", None
+    name, rest = text.partition("(")[2].rpartition(")")[::2]
+    return name, int(rest.split()[1])

@@ -1,0 +1,126 @@
+"""Whether a revision's results are stale, according to its parameters and its dvc.lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dvc.repo import Repo
+from dvc_data.hashfile.hash_info import HashInfo
+from dvc_data.hashfile.tree import Tree, TreeError
+
+from meal.core.paths import PARAMS
+
+_RUNTIME = "runtime"  # the key of params.yaml that changes no result
+_REPORT = "report"  # the stage that computes no numbers
+
+Folder = Mapping[str, str]  # the hashes of a folder's files, by their path in it
+FolderReader = Callable[[str], Folder | None]  # from a folder's hash; None if it is not at hand
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """Whether results are stale.
+
+    Attributes:
+        stale: why they are; empty if they are not.
+        unknown: folders whose files could not be compared; the results may be stale.
+    """
+
+    stale: str
+    unknown: tuple[str, ...] = ()
+
+
+def folder_reader(repo: Repo) -> FolderReader:
+    """Reads folders' hashes from DVC's cache."""
+
+    def read(value: str) -> Folder | None:
+        try:
+            tree = Tree.load(repo.cache.local, HashInfo("md5", value))
+        except (FileNotFoundError, TreeError, ValueError):
+            return None
+        return {"/".join(key): info.value for key, (_, info) in tree.iteritems() if info.value}
+
+    return read
+
+
+def freshness(
+    name: str, lock: Mapping[str, Any], params: Mapping[str, Any], read: FolderReader
+) -> Freshness:
+    """Whether the results of a revision are stale.
+
+    Args:
+        name: the revision, for the message.
+        lock: its dvc.lock.
+        params: its params.yaml.
+        read: reads folders' hashes.
+    """
+    stages = lock.get("stages", {})
+    ran = stages.get("configure", {}).get("params", {}).get(PARAMS.name)
+    if ran is not None and _deciding(ran) != _deciding(params):
+        return Freshness(f"{name} is stale: its {PARAMS} changed after the run")
+    # The lock file also keeps stages of teachers that are no longer chosen.
+    chosen = {"", *(params.get("teachers") or [])}
+    entries = {key: value for key, value in stages.items() if key.partition("@")[2] in chosen}
+    found = _Outputs(entries.values(), read)
+    late = [
+        stage
+        for stage, entry in entries.items()
+        if stage != _REPORT
+        and not all(found.agrees(dep["path"], dep.get("md5")) for dep in entry.get("deps", []))
+    ]
+    verb = "is" if len(late) == 1 else "are"
+    stale = f"{name}: {', '.join(late)} {verb} stale: inputs changed" if late else ""
+    return Freshness(stale, tuple(dict.fromkeys(found.unknown)))
+
+
+def _deciding(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that can change results."""
+    return {key: value for key, value in params.items() if key != _RUNTIME}
+
+
+@dataclass
+class _Outputs:
+    """The hashes of all stages' outputs, and which of them could not be compared."""
+
+    stages: Iterable[Mapping[str, Any]]
+    read: FolderReader
+    unknown: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        outs = [out for stage in self.stages for out in stage.get("outs", [])]
+        self._made: dict[str, str] = {out["path"]: out["md5"] for out in outs if "md5" in out}
+
+    def agrees(self, path: str, value: str | None) -> bool:
+        """Whether a dependency has the hash of the output, or of the part, that it is.
+
+        Code is no output of any stage: `dvc repro` compares it.
+        """
+        if path in self._made:
+            return self._made[path] == value
+        for out, made in self._made.items():
+            if path.startswith(f"{out}/"):  # a file of an output, such as a slice
+                files = self.read(made)
+                if files is None:
+                    self.unknown.append(out)
+                    return True
+                return files.get(path.removeprefix(f"{out}/")) == value
+        inside = {out: made for out, made in self._made.items() if out.startswith(f"{path}/")}
+        if not inside:
+            return True
+        tree = Tree()  # a folder of several outputs, such as that of the caches
+        for out, made in inside.items():
+            files = self.read(made) if made.endswith(".dir") else {"": made}
+            if files is None:
+                self.unknown.append(out)
+                return True
+            for key, hash_ in _below(out.removeprefix(f"{path}/"), files):
+                tree.add(key, None, HashInfo("md5", hash_))
+        tree.digest()
+        return bool(tree.hash_info.value == value)
+
+
+def _below(folder: str, files: Folder) -> Iterator[tuple[tuple[str, ...], str]]:
+    for name, value in files.items():
+        yield tuple(part for part in (*folder.split("/"), *name.split("/")) if part), value

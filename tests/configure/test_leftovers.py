@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from meal.cli import app
+from meal.configure.leftovers import find_leftovers
+from meal.core.work import WorkFolder
+from tests.conftest import ROOT
+
+
+def work(root: Path, stage: str, beta: int, data: str) -> Path:
+    made = WorkFolder(root, stage, {"config": {"beta": beta}, "data": data})
+    (made.path / "000000001.pt").write_bytes(bytes(4096))
+    made.release()
+    return made.path
+
+
+def test_only_work_that_nothing_would_resume_is_a_leftover(tmp_path: Path) -> None:
+    old, other = work(tmp_path, "distill", 1, "then"), work(tmp_path, "distill", 2, "now")
+    work(tmp_path, "distill", 1, "now")  # the newest of the current parameters
+    gone = work(tmp_path, "teacher@gone", 1, "now")
+    running = WorkFolder(tmp_path, "cache@vgg", {"config": {}})
+    found = find_leftovers(tmp_path, {"distill": {"beta": 1}, "caches/vgg": {"beta": 1}})
+    assert {each.path: each.reason for each in found} == {
+        old: "for other inputs or code",
+        other: "for other parameters",
+        gone: "teacher@gone is not part of the current parameters",
+    }
+    assert all(each.size >= 4096 for each in found)
+    for each in found:
+        each.remove()
+    assert len(list((tmp_path / "distill").iterdir())) == 3  # the newest, its note, and the lock
+    running.release()
+
+
+@pytest.mark.parametrize(("answer", "left"), [("n", True), ("y", False)])
+def test_clean_asks_before_it_removes(
+    answer: str, left: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    (tmp_path / "dvc.yaml").touch()
+    folder = work(tmp_path / ".checkpoints", "distill", 1, "then")
+    result = CliRunner().invoke(app, ["clean"], input=answer)
+    assert result.exit_code == 0
+    assert f"{folder.relative_to(tmp_path)}  for other parameters" in result.output
+    assert "remove 1 folder(s)" in result.output
+    assert folder.exists() is left

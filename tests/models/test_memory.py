@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from meal.core.errors import UserError
+from meal.models import memory, zoo
+from meal.models.memory import check_memory
+from meal.models.spec import NetworkSpec
+from meal.models.zoo import Architecture
+
+CPU = torch.device("cpu")
+
+
+def test_what_a_network_needs_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A linear layer of 256 x 3: 771 weights; in training, four times that and its outputs."""
+
+    def linear(channels: int, classes: int, width: float, image_size: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(channels * image_size**2, classes))
+
+    monkeypatch.setitem(zoo.ZOO, "linear", Architecture(linear, scales=False, taps=()))
+    spec = NetworkSpec("linear", 1.0, 1, 16, 3)
+    outputs = 256 + 3  # Flatten's and Linear's
+    for needed, batch in ((771 * 4, None), (4 * 771 * 4 + 10 * outputs * 4, 10)):
+        monkeypatch.setattr(memory, "total_memory", lambda device, held=needed: held)
+        check_memory(spec, CPU, batch)
+        monkeypatch.setattr(memory, "total_memory", lambda device, held=needed - 1: held)
+        with pytest.raises(UserError, match=r"linear at width 1 .* lower "):
+            check_memory(spec, CPU, batch)
+
+
+def test_a_network_too_large_for_the_machine_is_not_built() -> None:
+    """ResNet-18 at 64 times its width has 180 GB of weights."""
+    with pytest.raises(UserError, match=r"resnet18 at width 64 .* needs about \d+\.\d GiB"):
+        check_memory(NetworkSpec("resnet18", 64.0, 3, 32, 10), CPU, 128)
+
+
+def test_activations_count_too() -> None:
+    with pytest.raises(UserError, match="batch_size 65536"):
+        check_memory(NetworkSpec("resnet18", 1.0, 3, 224, 10), CPU, 65536)
+
+
+def test_counting_imports_no_compiler() -> None:
+    """Random draws on the meta device would import torch's compiler: a second and a half."""
+    code = (
+        "import sys, torch\nfrom meal.models.factory import build\n"
+        "from meal.models.memory import check_memory\n"
+        "from meal.models.spec import NetworkSpec\n"
+        "spec = NetworkSpec('resnet18', 0.25, 1, 16, 10)\n"
+        "build(spec)\nbefore = set(sys.modules)\n"
+        "check_memory(spec, torch.device('cpu'), 64)\n"
+        "assert len(set(sys.modules) - before) < 20\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,1 @@
+"""Long runs that kill, damage and crowd the pipeline: `make soak`."""

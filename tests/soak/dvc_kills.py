@@ -1,0 +1,193 @@
+"""Kill `dvc repro`, `dvc exp run --temp` and the queue's tasks, then run them again."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import psutil
+import yaml
+
+from tests.soak.common import Tally, different, hashes, set_seed
+from tests.stages.conftest import Project
+
+REPRO = ("dvc", "repro", "--no-run-cache")
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+Found = TypeVar("Found")
+_PATIENCE = 600.0  # seconds for one run
+
+
+def kill_repro(project: Project, kills: int, seed: int) -> Tally:
+    """Kill whole runs: DVC alone, which orphans its stage, the stage alone, or the group."""
+    tally, expected, seconds = Tally("`dvc repro`"), {}, {}
+    for number in (1, 2):
+        set_seed(project, number)
+        started = time.monotonic()
+        project.run(*REPRO)
+        seconds[number], expected[number] = time.monotonic() - started, hashes(project.folder)
+    for index in range(kills):
+        moment, number = random.Random(f"{seed} {index}"), 1 + index % 2
+        sent, whom = SIGNALS[index % 3], ("dvc", "stage", "group")[index // 3 % 3]
+        set_seed(project, number)
+        after = moment.uniform(0.1, 1.0) * seconds[number]
+        tally.attempts += 1
+        tally.noticed += _killed(project, REPRO, after, sent, whom)
+        again = _until_it_ends_well(project)
+        tally.resumed += "resumed after" in again
+        changed = different(expected[number], hashes(project.folder))
+        if changed:
+            tally.differing.append(f"signal {sent} to {whom} after {after:.2f} s: {changed}")
+    return tally
+
+
+def kill_temporary(project: Project, kills: int, seed: int) -> Tally:
+    """Kill experiments that run in copies of the project."""
+    command = ("dvc", "exp", "run", "--temp", "--no-run-cache", "-S", "distill.seed=31")
+    tally = Tally("`dvc exp run --temp`")
+    started = time.monotonic()
+    project.run(*command, "--name", "alone")
+    seconds, expected = time.monotonic() - started, outputs(project, "alone")
+    for index in range(kills):
+        moment = random.Random(f"{seed} {index}")
+        after = moment.uniform(0.1, 0.9) * seconds
+        whom = ("dvc", "stage", "group")[index % 3]
+        tally.attempts += 1
+        killed = (*command, "--name", f"killed-{index}")
+        tally.noticed += _killed(project, killed, after, SIGNALS[index % 2], whom)
+        project.run(*command, "--name", f"again-{index}")
+        if outputs(project, f"again-{index}") != expected:
+            tally.differing.append(f"to {whom} after {after:.2f} s")
+    return tally
+
+
+def kill_tasks(project: Project, kills: int, seed: int) -> Tally:
+    """Kill the tasks of a queue's worker."""
+    flags = ("-S", "distill.seed=32")
+    tally = Tally("tasks of `dvc queue`")
+    expected = _queued(project, flags, "task-alone")
+    for index in range(kills):
+        moment = random.Random(f"{seed} {index}")
+        tally.attempts += 1
+        project.run("dvc", "exp", "run", "--queue", "--name", f"lost-{index}", *flags)
+        project.run("dvc", "queue", "start")
+        stage = _wait(lambda: _stages(project))
+        time.sleep(moment.uniform(0.0, 8.0))
+        victims = _stages(project) or stage
+        if index % 2:  # the task, which orphans the stage
+            victims = [parent for each in victims if (parent := _owner(each)) is not None]
+        for victim in victims:
+            try:
+                victim.send_signal(SIGNALS[index % 2])
+                tally.noticed += 1
+            except psutil.NoSuchProcess:
+                pass
+        _wait(lambda: not _stages(project) and not _active(project))
+        project.run("dvc", "queue", "remove", "--failed", "--success", check=False)
+        if _queued(project, flags, f"task-{index}") != expected:
+            tally.differing.append(f"task {index}")
+    return tally
+
+
+def outputs(project: Project, name: str) -> dict[str, str]:
+    """The hashes of an experiment's outputs, from its lock file."""
+    found = project.run("dvc", "exp", "list", "--all-commits").stdout
+    assert name in found, found
+    ref = project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").stdout.split()
+    own = next(each for each in ref if each.endswith(f"/{name}"))
+    lock = yaml.safe_load(project.run("git", "show", f"{own}:dvc.lock").stdout)
+    return {
+        out["path"]: out["md5"]
+        for stage in lock["stages"].values()
+        for out in stage.get("outs", [])
+        if "md5" in out
+    }
+
+
+def _queued(project: Project, flags: tuple[str, ...], name: str) -> dict[str, str]:
+    """Run an experiment through the queue to its end; its outputs."""
+    project.run("dvc", "exp", "run", "--queue", "--name", name, *flags)
+    project.run("dvc", "queue", "start")
+    _wait(lambda: name in project.run("dvc", "exp", "list", "--all-commits").stdout)
+    _wait(lambda: not _active(project))
+    return outputs(project, name)
+
+
+def _active(project: Project) -> bool:
+    status = project.run("dvc", "queue", "status").stdout
+    return "Running" in status or "Queued" in status
+
+
+def _killed(
+    project: Project, command: tuple[str, ...], after: float, sent: signal.Signals, whom: str
+) -> bool:
+    """Start a command and kill it; whether it was still running."""
+    process = subprocess.Popen(
+        command,
+        cwd=project.folder,
+        env=project.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        process.wait(after)
+    except subprocess.TimeoutExpired:
+        if whom == "group":
+            os.killpg(process.pid, sent)
+        elif whom == "dvc":
+            process.send_signal(sent)
+        for stage in _stages(project) if whom == "stage" else []:
+            stage.send_signal(sent)
+        process.wait(_PATIENCE)
+        return True
+    return False
+
+
+def _until_it_ends_well(project: Project) -> str:
+    """Run at once, as a user would, and again while DVC's own lock stands in the way."""
+    for _ in range(5):
+        result = project.run(*REPRO, check=False)
+        if result.returncode == 0:
+            return result.stdout
+        # A kill while DVC wrote its table of locks leaves half of it.
+        if "RWLock-file" in result.stderr:
+            (project.folder / ".dvc" / "tmp" / "rwlock").unlink(missing_ok=True)
+        time.sleep(1)
+    raise AssertionError(result.stdout + result.stderr)
+
+
+def _stages(project: Project) -> list[psutil.Process]:
+    """The running stages of a project and of the copies in it."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        command, folder = process.info["cmdline"] or [], process.info["cwd"] or ""
+        runs = "-m" in command and "stages." in " ".join(command[:3])
+        if runs and "python" in command[0] and folder.startswith(str(project.folder)):
+            found.append(process)
+    return found
+
+
+def _owner(stage: psutil.Process) -> psutil.Process | None:
+    try:
+        parent = stage.parent()
+        if parent is not None and parent.name() in ("sh", "dash", "bash"):
+            parent = parent.parent()
+        return parent
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _wait(condition: Callable[[], Found]) -> Found:
+    """What a condition gives once it is true."""
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.5)
+    raise AssertionError("it did not happen")
