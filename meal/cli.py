@@ -163,7 +163,8 @@ def table(
     from meal.report.tables import markdown
 
     with _errors():
-        runs = select(read_runs(revisions or [], file, score), _pairs(where))
+        found = read_runs(revisions or [], file, [score]).rename(columns={score: "score"})
+        runs = select(found, _pairs(where))
         rows = summarise(runs, _pairs(reference))
         text = markdown(rows)
         typer.echo(text)
@@ -175,6 +176,41 @@ def table(
             title = f"# {score} of {file}, over seeds"
             out.with_suffix(".md").write_text(f"{title}\n\n{header()}\n\n{text}\n")
             seeds_figure(rows, score, out.with_suffix(".svg"))
+
+
+@app.command()
+def margins(
+    revisions: Annotated[list[str] | None, typer.Argument(help="commits; HEAD if none")] = None,
+    along: Annotated[str, typer.Option(help="KEY: the axis of the picture")] = "data.labelled",
+    where: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE: only experiments with this value")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="write OUT.csv, OUT.md and OUT.svg, with command and commit")
+    ] = None,
+) -> None:
+    """Compare the student with its rivals within each experiment, over seeds, on test images."""
+    from meal.core.paths import METRICS
+    from meal.experiments import margins as compared
+    from meal.experiments.runs import read_runs
+    from meal.experiments.table import select
+    from meal.report.evidence import header
+    from meal.report.tables import markdown
+
+    with _errors():
+        runs = read_runs(revisions or [], str(METRICS), compared.SCORES)
+        rows = compared.margins(select(runs, _pairs(where)))
+        text = markdown(compared.readable(rows))
+        typer.echo(text)
+        if out:
+            from meal.report.figures import margins_figure
+
+            out.parent.mkdir(parents=True, exist_ok=True)
+            rows.to_csv(out.with_suffix(".csv"), index=False, float_format="%.6g")
+            title = f"# Student, baseline and ensemble along {along}"
+            out.with_suffix(".md").write_text(f"{title}\n\n{header()}\n\n{text}\n")
+            shown = compared.along(rows, along)
+            margins_figure(shown, along, compared.MODELS, out.with_suffix(".svg"))
 
 
 @app.command()

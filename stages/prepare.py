@@ -19,10 +19,11 @@ def main() -> None:
     data = prepare(config, DATA, worker_count(load_runtime().workers))
     write_card(data, DATA_CARD, CONTACT_SHEET)
     counts = ", ".join(f"{data.count(split)} {split}" for split in SPLITS)
-    channels, height, width = data.shape
+    labels, (channels, height, width) = data.manifest["labels"], data.shape
     print(
         f"{data.manifest['title']}: {counts} images of {height}x{width} pixels, "
-        f"{channels} channel(s), {data.classes} classes"
+        f"{channels} channel(s), {data.classes} classes; labels: {labels['train']} for training, "
+        f"{labels['validation']} for validation"
     )
 
 

@@ -18,6 +18,7 @@ from meal.data.prepared import Prepared, open_data
 from meal.evaluation.predictions import BASELINE, FIX, STUDENT, TEACHER, Predictions
 from meal.report import pictures
 from meal.report.page import write_page
+from meal.report.tables import heading
 
 
 def main() -> None:
@@ -35,12 +36,11 @@ def main() -> None:
         pictures.error_similarity(predictions),
         pictures.seen_differently(predictions, lambda rows: test_images(data, rows)),
     ]
-    heading = f"{data.manifest['title']}, {data.count('test')} test images"
     with atomic_folder(paths.FIGURES) as figures:
         write_page(
             paths.REPORTS / "index.html",
             figures,
-            (heading, data.manifest["note"].capitalize()),
+            heading(data.manifest),
             metrics,
             predictions,
             [picture for picture in drawn if picture],

@@ -15,6 +15,7 @@ from meal.core.work import WorkFolder
 from meal.data.prepared import Prepared
 from meal.ensemble import build as ensemble_build
 from meal.ensemble.settings import EnsembleSlice
+from meal.metrics import Labels
 from meal.models.checkpoint import save
 from meal.models.factory import build
 from meal.models.spec import NetworkSpec
@@ -65,8 +66,10 @@ def make_cache(
     return build_cache(cache_slice(name, **cache), data, weights, folder / "caches" / name, work)
 
 
-def build_ensemble(folder: Path, *teachers: str, weights: str = "uniform") -> Ensemble:
+def build_ensemble(
+    folder: Path, *teachers: str, weights: str = "uniform", labels: Labels = LABELS
+) -> Ensemble:
     """Build the ensemble of the caches in `folder/caches`, in `folder/ensemble`."""
     config = EnsembleSlice.model_validate({"teachers": teachers, "weights": weights})
-    ensemble_build.build_ensemble(config, folder / "caches", folder / "ensemble", LABELS)
+    ensemble_build.build_ensemble(config, folder / "caches", folder / "ensemble", labels)
     return Ensemble(folder / "ensemble")

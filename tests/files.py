@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
+from meal.datasets.raw import RawImages
+
 
 def pixels(count: int, seed: int, side: int = 32) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3)).astype(np.uint8)
@@ -54,6 +56,41 @@ def write_cifar(
     monkeypatch.setattr(dataset, "meta", {**dataset.meta, "md5": md5(meta)})
     monkeypatch.setattr(dataset, "tgz_md5", md5(folder / dataset.filename))
     return images, held
+
+
+def write_stl10(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, train: int = 20, test: int = 10, pool: int = 30
+) -> dict[str, np.ndarray]:
+    """Write STL-10's archive of binary files, whose images are transposed, and its checksums."""
+    from torchvision.datasets import STL10
+
+    base = folder / "made" / STL10.base_folder
+    base.mkdir(parents=True)
+    made = {"train": pixels(train, 0, 96), "test": pixels(test, 1, 96), "pool": pixels(pool, 2, 96)}
+    listed: dict[str, list[tuple[str, str]]] = {"train": [], "test": []}
+    for part, split, name in (
+        ("train", "train", "train"), ("test", "test", "test"), ("pool", "train", "unlabeled"),
+    ):  # fmt: skip
+        (base / f"{name}_X.bin").write_bytes(made[part].transpose(0, 3, 2, 1).tobytes())
+        listed[split].append((f"{name}_X.bin", ""))
+        if part != "pool":
+            labels = (np.arange(len(made[part])) % 10 + 1).astype(np.uint8)
+            (base / f"{name}_y.bin").write_bytes(labels.tobytes())
+            listed[split].append((f"{name}_y.bin", ""))
+    (base / STL10.class_names_file).write_text("".join(f"class {k}\n" for k in range(10)))
+    with tarfile.open(folder / STL10.filename, "w:gz") as archive:
+        archive.add(base, STL10.base_folder)
+    for split, files in listed.items():
+        summed = [[name, md5(base / name)] for name, _ in files]
+        monkeypatch.setattr(STL10, f"{split}_list", summed)
+    monkeypatch.setattr(STL10, "tgz_md5", md5(folder / STL10.filename))
+    return made
+
+
+def held_out(raw: RawImages) -> tuple[np.ndarray, np.ndarray]:
+    """The test images and labels of a dataset that has some."""
+    assert raw.test_images is not None and raw.test_labels is not None
+    return raw.test_images, raw.test_labels
 
 
 def write_svhn(

@@ -178,11 +178,11 @@ def view_outputs(
 ) -> Iterator[tuple[int, int, dict[str, Array]]]:
     """Yield a teacher's outputs for a part: a span of images, and values by array name."""
     size = batch_size(network, torch.zeros(1, *pipeline.shape, device=pipeline.device))
-    order: Sequence[Tensor] = [
-        torch.arange(part.start + start, part.start + stop)
+    order: Sequence[tuple[int, Tensor]] = [
+        (part.view, torch.arange(part.start + start, part.start + stop))
         for start, stop in spans(len(part), size)
     ]
-    for rows, images in pipeline.batches(order, part.view):
+    for _, rows, images in pipeline.batches(order):
         logits, blocks = network(images)
         named: dict[str, Tensor] = {f"block{k}": values.float() for k, values in blocks.items()}
         if top_k is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from meal.configure.schema import Params
 from meal.configure.slices import Slices, resolve
 from meal.core.errors import UserError
-from meal.datasets.registry import DATASETS
+from meal.datasets.registry import DATASETS, Dataset
 from meal.models.architectures import check, own_digest
 from meal.models.hub import published_input
 from meal.models.settings import WeightsFile
@@ -95,6 +95,22 @@ def _check_weights(params: Params) -> None:
             raise UserError(f"{key}.file={weights.file!r}: no such file")
 
 
+def _check_pool(params: Params, dataset: Dataset) -> None:
+    """Check that there can be unlabelled images if the student asks for them."""
+    distill = params.distill
+    if params.data.labelled != "all" or dataset.pool:
+        return
+    for key, asked in (
+        ("pool", distill.pool == "unlabelled"),
+        ("labelled_share", distill.labelled_share is not None),
+    ):
+        if asked:
+            raise UserError(
+                f"distill.{key}={getattr(distill, key)!r}: every image of {params.dataset} has a "
+                "label; set data.labelled to a number or a fraction of them"
+            )
+
+
 def _check_dataset(params: Params) -> bool:
     """Check what depends on the dataset; return whether its images may be mirrored."""
     name = params.dataset
@@ -109,6 +125,7 @@ def _check_dataset(params: Params) -> bool:
         raise UserError(
             "data.root=null: dataset folder needs it; set it to the folder of your images"
         )
+    _check_pool(params, dataset)
     size, padding = params.data.image_size or dataset.image_size, params.views.crop_padding
     if params.views.crop == "padded" and size is not None and padding > size // 2:
         raise UserError(

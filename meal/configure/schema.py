@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from meal.cache.settings import Cache
+from meal.core.fields import Seed
 from meal.core.runtime import Runtime
 from meal.core.settings import Section, parse, read_yaml
 from meal.datasets.settings import Data
@@ -39,8 +40,9 @@ class EnsembleSettings(Section):
 
 
 class Params(Section):
-    """All of params.yaml."""
+    """All of params.yaml. `seed` shifts every other seed but that of the test images."""
 
+    seed: Seed = 0
     dataset: str
     student: Name
     teachers: Annotated[list[Name], Field(min_length=1)]

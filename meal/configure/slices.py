@@ -13,6 +13,8 @@ from meal.training.settings import Schedule
 
 Slices = dict[str, dict[str, Any]]
 
+_STRIDE = 1_000_003  # between runs: larger than seeds that people choose, and prime
+
 
 def resolve(params: Params, *, flip: bool, sources: Mapping[str, str | None]) -> Slices:
     """Cut checked parameters into the slices of the stages, keyed by their path.
@@ -25,6 +27,7 @@ def resolve(params: Params, *, flip: bool, sources: Mapping[str, str | None]) ->
     Raises:
         UserError: if an image has fewer views than `views.count`, or `all` of unlimited views.
     """
+    params = _seeded(params)
     family, view_count = params.views.resolve(flip)
     cached = {"views": family.model_dump(mode="json"), "view_count": view_count}
     networks = {
@@ -41,11 +44,32 @@ def resolve(params: Params, *, flip: bool, sources: Mapping[str, str | None]) ->
     return slices
 
 
+def _seeded(params: Params) -> Params:
+    """The parameters with every seed shifted by `seed`, so that one flag repeats a whole run."""
+
+    def shifted(seed: int) -> int:
+        return (seed + _STRIDE * params.seed) % 2**63
+
+    networks = {
+        name: network.model_copy(update={"seed": shifted(network.seed)})
+        for name, network in params.networks.items()
+    }
+    data, views, distill = params.data, params.views, params.distill
+    return params.model_copy(
+        update={
+            "networks": networks,
+            "data": data.model_copy(update={"split_seed": shifted(data.split_seed)}),
+            "views": views.model_copy(update={"seed": shifted(views.seed)}),
+            "distill": distill.model_copy(update={"seed": shifted(distill.seed)}),
+        }
+    )
+
+
 def _student_slices(params: Params, network: dict[str, Any], cached: dict[str, Any]) -> Slices:
     """What the stages of the student's network read."""
     network = {**network, "weights": None}  # weights are for teachers
     # The baseline has the student's number of steps and learning-rate schedule.
-    shared = {"epochs", "batch_size", *Schedule.model_fields}
+    shared = {"epochs", "batch_size", "keep", *Schedule.model_fields}
     budget = params.distill.model_dump(mode="json", include=shared)
     return {
         "baseline": {

@@ -21,6 +21,7 @@ from meal.data.stores import ArrayStore, FileStore, ImageStore, worker_count
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Split = Literal["train", "validation", "test"]
+Pool = Literal["all", "labelled", "unlabelled"]
 
 FIX = "dvc repro prepare"
 
@@ -85,8 +86,15 @@ class Prepared:
         return str(self.manifest["files"][f"{split}_{kind}.npy"])
 
     def labels(self, split: Split) -> torch.Tensor:
-        """The int64 labels `(N,)` of a split."""
+        """The int64 labels `(N,)` of a split; -1 for training images without a label."""
         return torch.from_numpy(self._read(f"{split}_labels.npy"))
+
+    def training_rows(self, pool: Pool) -> torch.Tensor:
+        """The rows `(M,)` of `train` that belong to a pool."""
+        labels = self.labels("train")
+        if pool == "all":
+            return torch.arange(len(labels))
+        return ((labels >= 0) == (pool == "labelled")).nonzero()[:, 0]
 
     def _read(self, name: str) -> NDArray[Any]:
         path = self.folder / name

@@ -12,12 +12,13 @@ from meal.core.errors import UserError
 from meal.core.files import atomic_folder
 from meal.core.paths import user_folder
 from meal.datasets.archives import contained, exclusive
-from meal.datasets.raw import Listing, RawFiles
+from meal.datasets.raw import UNLABELLED, Listing, RawFiles
 
 LOGGER = logging.getLogger(__name__)
 
 # Unicode categories that no class name may contain: control characters and undecodable bytes.
 _UNPRINTABLE = ("Cc", "Cs")
+_POOLS = ("unlabelled", "unlabeled")  # folders of training images without labels
 _DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
 
@@ -25,6 +26,7 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".t
 def folder(root: Path | None) -> RawFiles:
     """The user's own images: `train/CLASS/...` and `test/CLASS/...`, or only `CLASS/...`.
 
+    `unlabelled/` beside them holds further training images, at any depth, which have no labels.
     `val/` (or `valid/`, `validation/`) beside both is the validation split; without `test/`, it is
     the test set. With neither, a test set is split off the training images.
     """
@@ -34,18 +36,19 @@ def folder(root: Path | None) -> RawFiles:
         )
     _check_folder(root)
     there = _classes(root)
+    pool = next((name for name in _POOLS if name in there), None)
     if "train" not in there:
         if "test" in there:
             raise UserError(
                 f"{root} holds test/ but no train/; allowed: both, or one folder per class"
             )
-        return _listed(root, ".", None, None)
+        return _listed(root, ".", None, None, pool)
     held = next((name for name in ("val", "valid", "validation") if name in there), None)
     if "test" in there:
-        return _listed(root, "train", held, "test")
+        return _listed(root, "train", held, "test", pool)
     if held:
         print(f"{root} holds no test/: {held}/ is the test set", flush=True)
-    return _listed(root, "train", None, held)
+    return _listed(root, "train", None, held, pool)
 
 
 def imagenet(root: Path | None) -> RawFiles:
@@ -104,10 +107,12 @@ def _unpack(place: Path, split: str, archives: Sequence[str]) -> None:
             entry.rmdir() if entry.is_dir() else entry.unlink()
 
 
-def _listed(root: Path, train: str, validation: str | None, test: str | None) -> RawFiles:
+def _listed(
+    root: Path, train: str, validation: str | None, test: str | None, pool: str | None = None
+) -> RawFiles:
     """The images of the splits; the sub-folders of `train` define the classes."""
     _check_folder(root / train)
-    classes = _classes(root / train)
+    classes = [name for name in _classes(root / train) if train != "." or name != pool]
     if len(classes) < 2:
         raise UserError(
             f"{root / train} holds {len(classes)} class(es) ({', '.join(classes) or 'none'}): at "
@@ -116,7 +121,7 @@ def _listed(root: Path, train: str, validation: str | None, test: str | None) ->
     found: dict[str, Listing] = {}
     ignored = 0
     for split in filter(None, (train, validation, test)):
-        others = sorted(set(_classes(root / split)) - set(classes))
+        others = sorted(set(_classes(root / split)) - {*classes, pool if split == "." else None})
         if others:
             raise UserError(
                 f"{root / split} holds classes that {root / train} lacks: {', '.join(others)}"
@@ -137,12 +142,21 @@ def _listed(root: Path, train: str, validation: str | None, test: str | None) ->
         if not paths:
             raise UserError(f"{root / split} holds no images")
         found[split] = Listing(tuple(paths), tuple(labels))
+    unlabelled: Listing | None = None
+    if pool:
+        images, rest = _images(root / pool)
+        ignored += rest
+        if not images:
+            raise UserError(f"{root / pool} holds no images; fill it or remove it")
+        names = tuple(os.path.relpath(path, root) for path in images)
+        unlabelled = Listing(names, (UNLABELLED,) * len(names))
     return RawFiles(
         root,
         found[train],
         found[validation] if validation else None,
         found[test] if test else None,
         tuple(classes),
+        unlabelled,
         ignored,
     )
 

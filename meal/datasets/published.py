@@ -54,14 +54,16 @@ class Published:
         place: the folder below the class's root in which the class looks for them.
         unpacked: the unpacked files below the root, each with an MD5 if the class checks none;
             empty if the class reads the published files directly.
-        splits: arguments of the class for each part of the training images, then for the test set.
+        splits: arguments of the class for the training images, then for the test set.
+        pool: its arguments for further training images; None if there are none.
     """
 
     title: str
     dataset: Callable[..., Any]
     page: str
     resources: tuple[Resource, ...]
-    splits: tuple[dict[str, Any], ...]
+    splits: tuple[dict[str, Any], dict[str, Any]]
+    pool: dict[str, Any] | None = None
     place: str = "."
     unpacked: Mapping[str, str | None] = field(default_factory=dict)
 
@@ -91,6 +93,7 @@ def fashion_mnist(root: Path | None) -> RawImages:
             "https://github.com/zalandoresearch/fashion-mnist",
             resources,
             ({"train": True}, {"train": False}),
+            None,
             place,
             {f"{place}/{name}": digest for name, digest in _FASHION_MNIST.items()},
         ),
@@ -114,12 +117,30 @@ def cifar100(root: Path | None) -> RawImages:
 
 def svhn(root: Path | None) -> RawImages:
     """SVHN: 73,257 training and 26,032 test images of 32x32 colour pixels, house numbers."""
-    return _svhn(root, ("train", "test"))
+    return _svhn(root, None)
 
 
 def svhn_extra(root: Path | None) -> RawImages:
-    """SVHN with the 531,131 easier images of the extra set added to the training images."""
-    return _svhn(root, ("train", "extra", "test"))
+    """SVHN with the 531,131 easier images of its extra set: the pool, if labels are few."""
+    return _svhn(root, "extra")
+
+
+def stl10(root: Path | None) -> RawImages:
+    """STL-10: 5,000 training and 8,000 test images of 96x96 pixels, and 100,000 without labels."""
+    from torchvision.datasets import STL10
+
+    return _read(
+        Published(
+            "STL-10",
+            STL10,
+            "https://cs.stanford.edu/~acoates/stl10/",
+            (Resource(STL10.filename, (STL10.url,), STL10.tgz_md5),),
+            ({"split": "train"}, {"split": "test"}),
+            {"split": "unlabeled"},
+            unpacked={STL10.base_folder: None},
+        ),
+        root,
+    )
 
 
 def _cifar(title: str, dataset: Any, root: Path | None) -> RawImages:
@@ -136,17 +157,18 @@ def _cifar(title: str, dataset: Any, root: Path | None) -> RawImages:
     )
 
 
-def _svhn(root: Path | None, splits: Sequence[str]) -> RawImages:
+def _svhn(root: Path | None, pool: str | None) -> RawImages:
     from torchvision.datasets import SVHN
 
-    parts = [SVHN.split_list[split] for split in splits]
+    parts = [SVHN.split_list[split] for split in ("train", "test", pool) if split]
     return _read(
         Published(
             "SVHN",
             SVHN,
             "http://ufldl.stanford.edu/housenumbers/",
             tuple(Resource(name, (url,), md5) for url, name, md5 in parts),
-            tuple({"split": split} for split in splits),
+            ({"split": "train"}, {"split": "test"}),
+            {"split": pool} if pool else None,
         ),
         root,
     )
@@ -253,7 +275,7 @@ def _arrays(published: Published, root: Path, folder: Path) -> RawImages:
 
     parts: list[tuple[NDArray[np.uint8], NDArray[np.int64]]] = []
     classes: tuple[str, ...] = ()
-    for arguments in published.splits:
+    for arguments in (*published.splits, *([published.pool] if published.pool else [])):
         try:
             dataset = published.dataset(str(root), **arguments)
         except Exception as error:  # torchvision lets its parsers' exceptions through
@@ -274,10 +296,6 @@ def _arrays(published: Published, root: Path, folder: Path) -> RawImages:
             )
         classes = tuple(getattr(dataset, "classes", map(str, range(10))))
         parts.append((images.astype(np.uint8, copy=False), labels.astype(np.int64)))
-    train = parts[:-1]
-    return RawImages(
-        np.concatenate([images for images, _ in train]) if len(train) > 1 else train[0][0],
-        np.concatenate([labels for _, labels in train]),
-        *parts[-1],
-        classes,
-    )
+    pool_images, pool_labels = parts[2] if published.pool else (None, None)
+    known = pool_labels is not None and bool((pool_labels >= 0).all())
+    return RawImages(*parts[0], *parts[1], classes, pool_images, pool_labels if known else None)

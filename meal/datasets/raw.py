@@ -11,15 +11,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+UNLABELLED = -1  # in place of a class number
+
+
 @dataclass(frozen=True)
 class RawImages:
-    """Arrays: uint8 images `(N, H, W, C)` and labels `(N,)`."""
+    """Arrays: uint8 images `(N, H, W, C)` and labels `(N,)`.
+
+    Attributes:
+        test_images, test_labels: None if the test images are split off the training images.
+        pool_images: further training images; None if there are none.
+        pool_labels: theirs, used with `data.labelled: all`; None if they have none.
+    """
 
     train_images: NDArray[np.uint8]
     train_labels: NDArray[np.int64]
-    test_images: NDArray[np.uint8]
-    test_labels: NDArray[np.int64]
+    test_images: NDArray[np.uint8] | None
+    test_labels: NDArray[np.int64] | None
     classes: tuple[str, ...]
+    pool_images: NDArray[np.uint8] | None = None
+    pool_labels: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,7 @@ class RawFiles:
         train: the training images.
         validation, test: the dataset's own; None if they are split off the training images.
         classes: names by number.
+        pool: further training images without labels, whose numbers are -1; None if there are none.
         ignored: the number of files whose names are not those of images.
     """
 
@@ -47,4 +59,5 @@ class RawFiles:
     validation: Listing | None
     test: Listing | None
     classes: tuple[str, ...]
+    pool: Listing | None = None
     ignored: int = 0

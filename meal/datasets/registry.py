@@ -24,6 +24,8 @@ class Dataset:
         files: whether it is one file per image, which may stay in place (`data.store`).
         classes: the number of classes, to check parameters before anything runs.
         image_size: the default size in pixels to which images are resized; None keeps their size.
+        pool: whether it may hold images without labels.
+        test_fraction: of the images, if it has no test set of its own (`data.test_fraction`).
         note: a caveat for readers of its results.
     """
 
@@ -33,6 +35,8 @@ class Dataset:
     files: bool = False
     classes: int | None = None
     image_size: int | None = None
+    pool: bool = False
+    test_fraction: float = 0.2
     note: str = ""
 
 
@@ -43,13 +47,15 @@ DATASETS: dict[str, Dataset] = {
         flip=False,
         classes=10,
         image_size=16,
-        note="a smoke run: 360 test images, one of which is 0.28 points",
+        test_fraction=0.5,
+        note="small: one test image is a tenth of a point",
     ),
     "fashion_mnist": Dataset("Fashion-MNIST", published.fashion_mnist, flip=True, classes=10),
     "cifar10": Dataset("CIFAR-10", published.cifar10, flip=True, classes=10),
     "cifar100": Dataset("CIFAR-100", published.cifar100, flip=True, classes=100),
     "svhn": Dataset("SVHN", published.svhn, flip=False, classes=10),
     "svhn_extra": Dataset("SVHN with its extra set", published.svhn_extra, flip=False, classes=10),
+    "stl10": Dataset("STL-10", published.stl10, flip=True, classes=10, pool=True),
     "imagenet": Dataset(
         "ImageNet (ILSVRC 2012)",
         folders.imagenet,
@@ -59,5 +65,5 @@ DATASETS: dict[str, Dataset] = {
         image_size=224,
         note="its validation images are the test images here",
     ),
-    "folder": Dataset("folder of images", folders.folder, flip=True, files=True),
+    "folder": Dataset("folder of images", folders.folder, flip=True, files=True, pool=True),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from meal.core.fields import Integer, Number, Seed
 from meal.core.settings import Section
@@ -14,9 +14,23 @@ ImageSize = Annotated[Integer, Field(ge=SMALLEST, le=LARGEST)]
 SplitFraction = Annotated[Number, Field(gt=0, lt=1)]
 
 
+def _labelled(value: object) -> object:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    whole = number and float(str(value)).is_integer()
+    if value == "all" or (number and (value >= 1 if whole else 0 < value < 1)):  # type: ignore[operator]
+        return value
+    raise ValueError("expected all, a number of images, or a fraction between 0 and 1")
+
+
+Labelled = Annotated[Literal["all"] | int | float, BeforeValidator(_labelled)]
+
+
 class Data(Section):
     """How the images are prepared and split.
 
+    `labelled` is how many training images keep their labels: all, a number, or a fraction. They
+    include the validation images; the other training images are the pool.
+    `test_fraction` is split off if the dataset has no test images; None takes the dataset's own.
     `source_size` is the size of the images that views are cut from, if larger than `image_size`.
     """
 
@@ -25,7 +39,9 @@ class Data(Section):
     source_size: ImageSize | None = None
     store: Literal["auto", "array", "index"] = "auto"
     skip_broken: bool = False
-    test_fraction: SplitFraction = 0.2
+    labelled: Labelled = "all"
+    test_fraction: SplitFraction | None = None
+    test_seed: Seed = 0
     validation_fraction: SplitFraction = 0.1
     split_seed: Seed = 0
 

@@ -15,16 +15,19 @@ def mix(
 
     Args:
         images: `(N, C, H, W)`.
-        labels: `(N,)`.
+        labels: `(N,)`; -1 for images without a label.
         classes: the number of classes.
         alpha: above 0; larger values mix more evenly.
         seed: for the weight and the partners.
 
     Returns:
-        The mixed images, and their labels as probabilities `(N, classes)`.
+        The mixed images, and their labels as probabilities `(N, classes)`; zeros where an image
+        or its partner has no label.
     """
     generator = np.random.default_rng(seed)
     weight = float(generator.beta(alpha, alpha))
     partner = torch.from_numpy(generator.permutation(len(images))).to(images.device)
-    one_hot = F.one_hot(labels, classes).float()
-    return images.lerp(images[partner], 1 - weight), one_hot.lerp(one_hot[partner], 1 - weight)
+    known = (labels >= 0) & (labels >= 0)[partner]
+    one_hot = F.one_hot(labels.clamp(min=0), classes).float()
+    mixed = one_hot.lerp(one_hot[partner], 1 - weight) * known[:, None]
+    return images.lerp(images[partner], 1 - weight), mixed

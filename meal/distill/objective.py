@@ -90,7 +90,7 @@ class DistillationObjective(Objective):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """From views `(N, C, H, W)`, their labels and their targets to the loss.
 
-        Labels are `(N,)`, or probabilities `(N, classes)` for mixed images.
+        Labels are `(N,)`, or probabilities `(N, classes)` for mixed images; see `label_loss`.
 
         Returns:
             The total loss, and its parts: `similarity`; `discriminator`, the mean of the
@@ -105,7 +105,7 @@ class DistillationObjective(Objective):
             total = total + adversarial
             parts |= measured
         if self.method.label_weight:
-            parts["label"] = F.cross_entropy(logits.float(), labels)
+            parts["label"] = label_loss(logits.float(), labels)
             total = total + self.method.label_weight * parts["label"]
         if not total.requires_grad:  # no output is compared with this step's teacher
             total = total + 0 * logits.sum()
@@ -144,6 +144,23 @@ class DistillationObjective(Objective):
         }
         fooling = [each.fooling for each in found if each.fooling is not None]
         return losses.sum() + sum(fooling), measured
+
+
+def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean cross-entropy over the images that have a label; 0 if none has.
+
+    Args:
+        logits: `(N, classes)`.
+        labels: `(N,)`, -1 for images without a label; or probabilities `(N, classes)`, zeros for
+            them.
+    """
+    if labels.ndim == 1:
+        total = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
+        known = (labels >= 0).sum()
+    else:
+        total = F.cross_entropy(logits, labels, reduction="sum")
+        known = (labels.sum(dim=1) > 0).sum()
+    return total / known.clamp(min=1)
 
 
 def _compared_outputs(

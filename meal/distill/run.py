@@ -8,12 +8,13 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from meal.core.errors import UserError
 from meal.core.seeds import Purpose, derive_seed
 from meal.data.prepared import Prepared
 from meal.distill.mixup import mix
 from meal.distill.objective import DistillationObjective
-from meal.distill.settings import DistillSlice
-from meal.distill.teachers import TargetReader, Targets, ViewBatch
+from meal.distill.settings import Distill, DistillSlice
+from meal.distill.teachers import TargetBatch, TargetReader, Targets
 from meal.models.checkpoint import load_foreign
 from meal.models.factory import build, check_structure, with_blocks
 from meal.models.memory import check_memory
@@ -22,7 +23,7 @@ from meal.targets.ensemble import Ensemble
 from meal.training.checkpoints import Checkpoints
 from meal.training.engine import Run, Trained, train
 from meal.training.validation import validator
-from meal.views.batches import epoch_batches, steps_per_epoch
+from meal.views.batches import Visits, steps_per_epoch
 from meal.views.families import view_family
 from meal.views.pipelines import PlainPipeline, ViewPipeline
 
@@ -36,7 +37,10 @@ def distill(
     device: torch.device,
     checkpoints: Checkpoints,
 ) -> Trained:
-    """Train the student on the teachers' outputs; epoch `e` uses view `e mod view_count`.
+    """Train the student on the teachers' outputs for a pool of images.
+
+    Pass `p` over the pool uses view `p mod view_count`. An epoch has as many steps as one pass over
+    all training images, whatever the pool.
 
     Raises:
         UserError: if the cached outputs are for other data or views, or `init` does not fit.
@@ -94,19 +98,56 @@ def distillation_batches(
     settings, device = config.distill, pipeline.device
     labels = data.labels("train").to(device)
     steps = steps_per_epoch(len(pipeline), settings.batch_size)
-    shuffle = derive_seed(seed, Purpose.SHUFFLE)
+    visited = _visits(settings, data, derive_seed(seed, Purpose.SHUFFLE))
     reader = TargetReader(ensemble, settings, seed, device)
 
     def batches(epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor, Targets]]:
-        view = epoch % config.view_count
-        order = epoch_batches(len(pipeline), settings.batch_size, shuffle, epoch)
-        read = pipeline.batches(islice(order, first, None), view)
-        for step, (rows, pixels) in enumerate(read, start=epoch * steps + first):
+        start = epoch * steps + first
+        order = (
+            (number % config.view_count, rows)
+            for number, rows in islice(visited(start), steps - first)
+        )
+        for step, (view, rows, images) in enumerate(pipeline.batches(order), start):
             own = labels[rows.to(device, non_blocking=True)]
             if settings.mixup:
                 draw = derive_seed(seed, Purpose.MIXUP, step)
-                pixels, own = mix(pixels, own, data.classes, settings.mixup, draw)
-            yield pixels, own, reader.targets(ViewBatch(rows, view, step, pixels))
+                images, own = mix(images, own, data.classes, settings.mixup, draw)
+            yield images, own, reader.targets(TargetBatch(rows, view, step, images))
+
+    return batches
+
+
+def _visits(
+    settings: Distill, data: Prepared, seed: int
+) -> Callable[[int], Iterator[tuple[int, Tensor]]]:
+    """From a step to the passes and batches of that step and all later ones.
+
+    Raises:
+        UserError: if the run has no unlabelled images, but needs some.
+    """
+    unlabelled = data.training_rows("unlabelled")
+    for key, asks in (("pool", settings.pool == "unlabelled"), ("labelled_share", True)):
+        value = getattr(settings, key)
+        if value is not None and asks and not len(unlabelled):
+            raise UserError(
+                f"distill.{key}={value!r}: every training image has a label; set data.labelled "
+                f"below their number, or {'all' if key == 'pool' else 'null'}"
+            )
+    if settings.labelled_share is None:
+        return Visits(data.training_rows(settings.pool), settings.batch_size, seed).batches
+    known = round(settings.labelled_share * settings.batch_size)
+    if not 0 < known < settings.batch_size:
+        raise UserError(
+            f"distill.labelled_share={settings.labelled_share:g}: {known} of {settings.batch_size} "
+            "images in a batch; both kinds need at least one"
+        )
+    labelled = Visits(data.training_rows("labelled"), known, derive_seed(seed, 0))
+    others = Visits(unlabelled, settings.batch_size - known, derive_seed(seed, 1))
+
+    def batches(first: int) -> Iterator[tuple[int, Tensor]]:
+        pairs = zip(labelled.batches(first), others.batches(first), strict=False)
+        for (_, own), (number, rows) in pairs:  # a batch is read from one view
+            yield number, torch.cat([own, rows])
 
     return batches
 

@@ -45,7 +45,11 @@ class SimilarityChoice(Section):
 
 
 class Method(Section):
-    """The MEAL objective (AAAI 2019, section 3)."""
+    """The MEAL objective (AAAI 2019, section 3), and the images that it runs over.
+
+    `pool` is the images that the student sees: all, or only those with or without a label;
+    `labelled_share` is the share of labelled images in a batch, None for as many as chance gives.
+    """
 
     selection: Selection = "random"
     similarity: SimilarityChoice = SimilarityChoice()
@@ -59,9 +63,25 @@ class Method(Section):
     eta: Weights = Weights()
     discriminator: Optimisation
     label_weight: NonNegative = 0.0
+    pool: Literal["all", "labelled", "unlabelled"] = "all"
+    labelled_share: Annotated[Number, Field(gt=0, lt=1)] | None = None
     standardise_logits: bool = False
     mixup: NonNegative = 0.0
     ema: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def _pool_fits(self) -> Method:
+        if self.pool != "all" and self.labelled_share is not None:
+            raise ValueError(
+                f"labelled_share={self.labelled_share:g}: a batch from pool: {self.pool} is of one "
+                "kind; allowed: null, or pool: all"
+            )
+        if self.pool == "unlabelled" and self.label_weight:
+            raise ValueError(
+                f"label_weight={self.label_weight:g}: pool: unlabelled has no labelled image; "
+                "allowed: 0, or pool: all"
+            )
+        return self
 
     @model_validator(mode="after")
     def _blocks_fit_weights(self) -> Method:

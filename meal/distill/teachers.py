@@ -36,7 +36,7 @@ class Targets:
 
 
 @dataclass(frozen=True)
-class ViewBatch:
+class TargetBatch:
     """What identifies a batch: view `view` of the images `rows` `(N,)`, on the CPU, at `step`.
 
     `pixels` `(N, C, H, W)` holds that view, for teachers that run online.
@@ -54,7 +54,7 @@ Outputs = tuple[Tensor, dict[int, Tensor]]  # logits (N, C) and blocks (N, D), f
 class Teacher(Protocol):
     """A source of targets: a teacher, or the mean of all."""
 
-    def outputs(self, batch: ViewBatch) -> Outputs:
+    def outputs(self, batch: TargetBatch) -> Outputs:
         """Logits and blocks for a batch; blocks are standardised if the method asks for it."""
 
 
@@ -65,7 +65,7 @@ class CachedTeacher:
         self._cache, self._device = cache, device
         self._blocks = _compared_blocks(cache, method)
 
-    def outputs(self, batch: ViewBatch) -> Outputs:
+    def outputs(self, batch: TargetBatch) -> Outputs:
         """Read the rows of the batch."""
         rows = batch.rows.numpy()
         blocks = {}
@@ -92,7 +92,7 @@ class OnlineTeacher:
         }
 
     @torch.no_grad()
-    def outputs(self, batch: ViewBatch) -> Outputs:
+    def outputs(self, batch: TargetBatch) -> Outputs:
         """Run the teacher."""
         logits, values = self._network(batch.pixels)
         blocks = {}
@@ -108,7 +108,7 @@ class OnlineMean:
     def __init__(self, members: Sequence[OnlineTeacher], weights: Sequence[float]) -> None:
         self._members, self._weights = members, weights
 
-    def outputs(self, batch: ViewBatch) -> Outputs:
+    def outputs(self, batch: TargetBatch) -> Outputs:
         """Run all teachers."""
         found = [member.outputs(batch) for member in self._members]
         means = {}
@@ -150,7 +150,7 @@ class TargetReader:
         self._per_image = method.selection == "random_per_image"
         self._seed, self._device = derive_seed(seed, Purpose.SELECTION), device
 
-    def targets(self, batch: ViewBatch) -> Targets:
+    def targets(self, batch: TargetBatch) -> Targets:
         """The targets of a batch."""
         if self._per_image:
             return self._targets_per_image(batch)
@@ -159,7 +159,7 @@ class TargetReader:
         every_row: BlockTargets = {block: (values, None) for block, values in blocks.items()}
         return Targets(logits, every_row, None if self._mean else self._names[number])
 
-    def _targets_per_image(self, batch: ViewBatch) -> Targets:
+    def _targets_per_image(self, batch: TargetBatch) -> Targets:
         """Targets from a random teacher for each image."""
         chosen = self._choose(batch.step, batch.rows).to(self._device)
         found = [teacher.outputs(batch) for teacher in self._teachers]

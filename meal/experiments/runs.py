@@ -16,7 +16,7 @@ from meal.experiments.repository import open_repository
 TEST = str(METRICS)
 
 
-def read_runs(revisions: Sequence[str], file: str, score: str) -> pd.DataFrame:
+def read_runs(revisions: Sequence[str], file: str, scores: Sequence[str]) -> pd.DataFrame:
     """The experiments that start from given commits.
 
     The scores of the commits themselves are excluded: they may be stale, or from a run with a
@@ -25,14 +25,14 @@ def read_runs(revisions: Sequence[str], file: str, score: str) -> pd.DataFrame:
     Args:
         revisions: the commits; HEAD if empty.
         file: the metrics file.
-        score: the metric in that file, with its keys joined by dots, such as `student.top1_error`.
+        scores: metrics in that file, with their keys joined by dots: `student.top1_error`.
 
     Returns:
-        A column for each parameter, with lists as text, and `score`. Experiments with equal
-        parameters and scores share one row.
+        A column for each parameter, with lists as text, and one for each score. Experiments with
+        equal parameters and scores share one row.
 
     Raises:
-        UserError: if no experiment has that score.
+        UserError: if no experiment has these scores.
     """
     rows = []
     repo = open_repository()
@@ -42,14 +42,14 @@ def read_runs(revisions: Sequence[str], file: str, score: str) -> pd.DataFrame:
         raise UserError(f"{' '.join(revisions)}: {error}") from None
     for commit in commits:
         for state in _finished(commit):
-            scores = _flat(_content(state.data.metrics, file))
-            if score in scores and not _stale(state.data, file):
+            found = _flat(_content(state.data.metrics, file))
+            if set(scores) <= found.keys() and not _stale(state.data, file):
                 params = _flat(_content(state.data.params, PARAMS.name))
-                rows.append({**params, "score": float(scores[score])})
+                rows.append({**params, **{score: float(found[score]) for score in scores}})
     if not rows:
         target = " --target evaluate" if file == TEST else ""
         raise UserError(
-            f"no experiment has {score} in {file}; run some with: "
+            f"no experiment has {', '.join(scores)} in {file}; run some with: "
             f"python -m meal sweep -S KEY=A,B{target}"
         )
     return pd.DataFrame(rows).drop_duplicates(ignore_index=True)

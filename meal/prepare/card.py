@@ -13,6 +13,7 @@ from meal.core.files import atomic_path, write_json
 from meal.data.prepared import SPLITS, Prepared
 
 _SHOWN_CLASSES, _SHOWN_IMAGES = 20, 10  # rows and columns of the contact sheet
+_POOL_ROWS = 2
 _TILE, _GAP, _NAMES = 48, 4, 150  # pixels
 
 
@@ -24,17 +25,25 @@ def write_card(data: Prepared, numbers: Path, sheet: Path) -> None:
 
 
 def describe(data: Prepared) -> dict[str, Any]:
-    """Counts, sizes, normalisation and checksum; DVC's tables show those that are one number."""
+    """Counts, sizes, normalisation and checksum; DVC's tables show those that are one number.
+
+    `labels` are those of training and validation images: the ones that had to be known.
+    """
     manifest = data.manifest
+    labels = {split: data.labels(split).numpy() for split in SPLITS}
     per_class = {
-        split: np.bincount(data.labels(split).numpy(), minlength=data.classes).tolist()
-        for split in SPLITS
+        split: np.bincount(values[values >= 0], minlength=data.classes).tolist()
+        for split, values in labels.items()
     }
+    used = manifest["labels"]
     return {
         "dataset": manifest["dataset"],
         "title": manifest["title"],
         "fingerprint": data.fingerprint,
         "images": manifest["counts"],
+        "labels": {"used": sum(used.values()), **used},
+        "unlabelled": data.count("train") - used["train"],
+        "statistics": manifest["statistics"],
         "duplicates": manifest["duplicates"],
         "skipped": len(manifest["skipped"]),
         "ignored": manifest["ignored"],
@@ -49,19 +58,24 @@ def describe(data: Prepared) -> dict[str, Any]:
 
 
 def contact_sheet(data: Prepared) -> Image.Image:
-    """The first training images of each class, one row per class."""
+    """The first labelled training images of each class, one row per class; then unlabelled ones."""
     labels = data.labels("train").numpy()
     store = data.images("train")
-    shown = min(data.classes, _SHOWN_CLASSES)
+    lines = [
+        (str(data.manifest["classes"][number]), np.flatnonzero(labels == number)[:_SHOWN_IMAGES])
+        for number in range(min(data.classes, _SHOWN_CLASSES))
+    ]
+    unlabelled = np.flatnonzero(labels < 0)[: _POOL_ROWS * _SHOWN_IMAGES]
+    parts = np.array_split(unlabelled, _POOL_ROWS) if len(unlabelled) else []
+    lines += [("(unlabelled)", part) for part in parts]
     step = _TILE + _GAP
-    size = (_NAMES + _SHOWN_IMAGES * step + _GAP, shown * step + _GAP)
+    size = (_NAMES + _SHOWN_IMAGES * step + _GAP, len(lines) * step + _GAP)
     sheet = Image.new("RGB", size, "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    for line in range(shown):
+    for line, (title, rows) in enumerate(lines):
         top = _GAP + line * step
-        name = " ".join(str(data.manifest["classes"][line]).split())  # one line
+        name = " ".join(title.split())  # one line
         draw.text((_GAP, top + _TILE // 2), name[:22], fill="black", font=font, anchor="lm")
-        rows = np.flatnonzero(labels == line)[:_SHOWN_IMAGES]
         for column, pixels in enumerate(store.fetch(torch.from_numpy(rows)).numpy()):
             image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
             image = image.convert("RGB").resize((_TILE, _TILE), Image.Resampling.BILINEAR)

@@ -19,16 +19,17 @@ from meal.core.files import atomic_folder, save_array, write_sealed
 from meal.core.paths import named_folder
 from meal.data.decoding import decode, read_image
 from meal.data.prepared import SPLITS, Prepared, open_prepared
-from meal.datasets.raw import Listing, RawFiles, RawImages
+from meal.datasets.raw import UNLABELLED, RawFiles, RawImages
 from meal.datasets.registry import DATASETS
 from meal.datasets.settings import LARGEST, SMALLEST, Data
-from meal.prepare.duplicates import count_duplicates, pixel_digests
+from meal.prepare.duplicates import POOL, count_duplicates, pixel_digests
 from meal.prepare.scanning import Scan, scan
 from meal.prepare.settings import PrepareSlice
-from meal.prepare.splitting import Rows, check_classes, split_by_class
+from meal.prepare.splitting import Rows, Split, check_classes, split_images
 
 LOGGER = logging.getLogger(__name__)
 
+_SHIFT, _RATIO = 0.25, 1.25  # between the statistics of labelled and unlabelled images
 MOST_IN_MEMORY = 2**30  # bytes of pixels; larger datasets stay files (data.store: auto)
 
 
@@ -37,16 +38,14 @@ class _Found:
     """The images of a dataset, split.
 
     Attributes:
-        labels: of all images `(N,)`.
-        rows: the images of each split, in ascending order.
+        split: the images of each split, and their labels.
         arrays: what is written, by file name without `.npy`.
         digests: a checksum of each image's prepared pixels `(N, 32)`.
         sums: of each image's values and of their squares, by channel `(N, 2, C)`.
         facts: further entries of the manifest.
     """
 
-    labels: Rows
-    rows: Mapping[str, Rows]
+    split: Split
     arrays: Mapping[str, NDArray[Any]]
     digests: NDArray[np.uint8]
     sums: NDArray[np.int64]
@@ -63,24 +62,31 @@ def prepare(config: PrepareSlice, folder: Path, workers: int = 0) -> Prepared:
     dataset, data = DATASETS[config.dataset], config.data
     raw = dataset.read(named_folder("data.root", data.root) if data.root else None)
     size = data.image_size or dataset.image_size
+    fraction = dataset.test_fraction if data.test_fraction is None else data.test_fraction
     if isinstance(raw, RawImages):
-        found = _from_arrays(raw, data, data.source_size or size)
+        found = _from_arrays(raw, data, data.source_size or size, fraction)
     else:
-        found = _from_files(raw, data, data.source_size or size, workers)
+        found = _from_files(raw, data, data.source_size or size, workers, fraction)
     channels, side = found.sums.shape[2], found.facts["side"]
-    duplicates = count_duplicates(found.digests, found.rows)
+    rows, labels = found.split.rows, found.split.labels
+    unlabelled = rows["train"][labels[rows["train"]] == UNLABELLED]
+    duplicates = count_duplicates(
+        found.digests, rows if not len(unlabelled) else {**rows, POOL: unlabelled}
+    )
     for pair, count in duplicates.items():
         if count:
             LOGGER.warning("%d %s images: equal images", count, pair.replace("_", " "))
-    # Integers sum exactly, in any order of the images.
-    train = found.sums[found.rows["train"]].sum(axis=0).astype(np.float64)
-    mean, square = train / (len(found.rows["train"]) * side**2)
-    std = np.sqrt(np.maximum(square - mean**2, 1e-7))
+    mean, std = _moments(found.sums[rows["train"]], side)
+    known = np.setdiff1d(rows["train"], unlabelled)
+    statistics = {"labelled": _moments(found.sums[known], side)}
+    if len(unlabelled):
+        statistics[POOL] = _moments(found.sums[unlabelled], side)
+        _compare(*statistics.values())
     with atomic_folder(folder) as temporary:
         for name, array in found.arrays.items():
             save_array(temporary / f"{name}.npy", array)
         for split in SPLITS:
-            save_array(temporary / f"{split}_labels.npy", found.labels[found.rows[split]])
+            save_array(temporary / f"{split}_labels.npy", labels[rows[split]])
         files = {path.name: sha256(path) for path in sorted(temporary.glob("*.npy"))}
         write_sealed(
             temporary / "manifest.json",
@@ -89,10 +95,15 @@ def prepare(config: PrepareSlice, folder: Path, workers: int = 0) -> Prepared:
                 "title": dataset.title,
                 "note": dataset.note,
                 "classes": list(raw.classes),
-                "counts": {split: len(found.rows[split]) for split in SPLITS},
+                "counts": {split: len(rows[split]) for split in SPLITS},
+                "labels": {"train": len(known), "validation": len(rows["validation"])},
                 "shape": [size or side, size or side, channels],
-                "mean": [round(float(value) / 255, 6) for value in mean],
-                "deviation": [round(float(value) / 255, 6) for value in std],
+                "mean": _rounded(mean),
+                "deviation": _rounded(std),
+                "statistics": {
+                    name: {"mean": _rounded(each[0]), "std": _rounded(each[1])}
+                    for name, each in statistics.items()
+                },
                 "duplicates": duplicates,
                 **found.facts,
                 "files": files,
@@ -101,30 +112,28 @@ def prepare(config: PrepareSlice, folder: Path, workers: int = 0) -> Prepared:
     return open_prepared(folder, data.root, workers)
 
 
-def _from_arrays(raw: RawImages, data: Data, side: int | None) -> _Found:
-    """Split a dataset of arrays, which has its own test set."""
-    fraction, seed = data.validation_fraction, data.split_seed
-    train, validation = split_by_class(
-        raw.train_labels, "validation_fraction", fraction, seed, raw.classes
-    )
-    count = len(raw.train_labels)
-    rows = {
-        "train": train,
-        "validation": validation,
-        "test": np.arange(count, count + len(raw.test_labels)),
-    }
+def _from_arrays(raw: RawImages, data: Data, side: int | None, test_fraction: float) -> _Found:
+    """Split a dataset of arrays."""
+    images, labels = [raw.train_images], [raw.train_labels]
+    if raw.pool_images is not None:
+        known = raw.pool_labels if data.labelled == "all" else None
+        images.append(raw.pool_images)
+        labels.append(np.full(len(raw.pool_images), UNLABELLED) if known is None else known)
+    given = {"train": np.flatnonzero(np.concatenate(labels) != UNLABELLED)}
+    pool = np.flatnonzero(np.concatenate(labels) == UNLABELLED)
+    if raw.test_images is not None and raw.test_labels is not None:
+        start = sum(map(len, labels))
+        given["test"] = np.arange(start, start + len(raw.test_labels))
+        images.append(raw.test_images)
+        labels.append(raw.test_labels)
+    split = split_images(given, pool, np.concatenate(labels), data, test_fraction, raw.classes)
     native = raw.train_images.shape[1:3]
-    resized = [_resize(images, side) for images in (raw.train_images, raw.test_images)]
+    resized = [_resize(part, side) for part in images]
     return _Found(
-        labels=np.concatenate([raw.train_labels, raw.test_labels]),
-        rows=rows,
-        arrays={
-            "train_images": resized[0][train],
-            "validation_images": resized[0][validation],
-            "test_images": resized[1],
-        },
-        digests=np.concatenate([pixel_digests(images) for images in resized]),
-        sums=np.concatenate([_sums(images) for images in resized]),
+        split,
+        arrays={f"{name}_images": _gather(resized, rows) for name, rows in split.rows.items()},
+        digests=np.concatenate([pixel_digests(part) for part in resized]),
+        sums=np.concatenate([_sums(part) for part in resized]),
         facts={
             "store": "array",
             "side": int(resized[0].shape[1]),
@@ -135,18 +144,31 @@ def _from_arrays(raw: RawImages, data: Data, side: int | None) -> _Found:
     )
 
 
-def _from_files(raw: RawFiles, data: Data, size: int | None, workers: int) -> _Found:
+def _gather(parts: Sequence[NDArray[np.uint8]], rows: Rows) -> NDArray[np.uint8]:
+    """The rows of several arrays, numbered as if they were one; no copy of all of them is made."""
+    starts = np.cumsum([0, *map(len, parts)])
+    found = [
+        part[rows[(rows >= start) & (rows < stop)] - start]
+        for part, start, stop in zip(parts, starts[:-1], starts[1:], strict=True)
+    ]
+    filled = [part for part in found if len(part)]
+    return filled[0] if len(filled) == 1 else np.concatenate(filled)
+
+
+def _from_files(
+    raw: RawFiles, data: Data, size: int | None, workers: int, test_fraction: float
+) -> _Found:
     """Read and split a dataset of image files: kept as pixels or as an index."""
-    listings = {"train": raw.train, "validation": raw.validation, "test": raw.test}
-    given = {split: listing for split, listing in listings.items() if listing is not None}
-    paths = [path for listing in given.values() for path in listing.paths]
+    listings = (raw.train, raw.validation, raw.test, raw.pool)
+    paths = [path for listing in listings if listing is not None for path in listing.paths]
     side = size or _own_side(raw.root, paths)
     as_array = _fits_in_memory(data, len(paths), side, raw.ignored)
     found = scan(raw.root, paths, side, as_array, workers)
     _check_files(found, size, data.skip_broken)
     intact = np.array([row not in found.faults for row in range(len(paths))])
-    labels = np.array([label for listing in given.values() for label in listing.labels])
-    rows = _split_files(given, labels, intact, data, raw.classes)
+    given, pool, labels = _intact_rows(raw, intact)
+    split = split_images(given, pool, labels, data, test_fraction, raw.classes)
+    rows = split.rows
     channels = 1 if found.grey[intact].all() else 3
     extremes = found.sizes[intact][np.argsort(found.sizes[intact].prod(axis=1), kind="stable")]
     arrays: dict[str, NDArray[Any]]
@@ -158,8 +180,7 @@ def _from_files(raw: RawFiles, data: Data, size: int | None, workers: int) -> _F
     else:
         arrays = {f"{split}_index": found.index(rows[split]) for split in SPLITS}
     return _Found(
-        labels=labels.astype(np.int64),
-        rows=rows,
+        split,
         arrays=arrays,
         digests=found.pixel_digests,
         sums=found.sums[..., :channels],
@@ -195,31 +216,23 @@ def _fits_in_memory(data: Data, images: int, side: int, ignored: int) -> bool:
     return as_array
 
 
-def _split_files(
-    given: Mapping[str, Listing],
-    labels: Rows,
-    intact: NDArray[np.bool_],
-    data: Data,
-    classes: Sequence[str],
-) -> dict[str, Rows]:
-    """The intact images of each split, whether the dataset defines it or it is split off."""
+def _intact_rows(raw: RawFiles, intact: NDArray[np.bool_]) -> tuple[dict[str, Rows], Rows, Rows]:
+    """The intact images of the splits that a dataset defines, those of its pool, and all labels."""
+    listings = {"train": raw.train, "validation": raw.validation, "test": raw.test, POOL: raw.pool}
     rows: dict[str, Rows] = {}
+    labels: list[Rows] = []
     start = 0
-    for split, listing in given.items():
+    for name, listing in listings.items():
+        if listing is None:
+            continue
         stop = start + len(listing.paths)
-        rows[split] = np.arange(start, stop)[intact[start:stop]]
-        check_classes(split, classes, labels[start:stop], labels[rows[split]])
+        rows[name] = np.arange(start, stop)[intact[start:stop]]
+        labels.append(np.array(listing.labels, np.int64))
+        if name != POOL:
+            check_classes(name, raw.classes, labels[-1], labels[-1][intact[start:stop]])
         start = stop
-    # The test split has a fixed seed: `data.split_seed` must not change its images.
-    for split, fraction, seed in (
-        ("test", "test_fraction", 0),
-        ("validation", "validation_fraction", data.split_seed),
-    ):
-        if split not in rows:
-            own = labels[rows["train"]]
-            left, taken = split_by_class(own, fraction, getattr(data, fraction), seed, classes)
-            rows["train"], rows[split] = rows["train"][left], rows["train"][taken]
-    return rows
+    pool = rows.pop(POOL, np.empty(0, np.int64))
+    return rows, pool, np.concatenate(labels)
 
 
 def _own_side(root: Path, paths: Sequence[str]) -> int:
@@ -254,6 +267,34 @@ def _check_files(found: Scan, size: int | None, skip_broken: bool) -> None:
             f"data.image_size=None: the images have {len(sizes)} different sizes, from "
             f"{sizes[0][0]}x{sizes[0][1]} to {sizes[-1][0]}x{sizes[-1][1]} pixels; set "
             "data.image_size"
+        )
+
+
+def _moments(sums: NDArray[np.int64], side: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Mean and std of pixels from 0 to 255, by channel, from sums `(N, 2, C)` over each image.
+
+    Integers sum exactly, in any order of the images.
+    """
+    mean, square = sums.sum(axis=0).astype(np.float64) / (len(sums) * side**2)
+    return mean, np.sqrt(np.maximum(square - mean**2, 1e-7))
+
+
+def _rounded(values: NDArray[Any]) -> list[float]:
+    return [round(float(value) / 255, 6) for value in values]
+
+
+def _compare(
+    labelled: tuple[NDArray[Any], NDArray[Any]], pool: tuple[NDArray[Any], NDArray[Any]]
+) -> None:
+    """Warn if unlabelled images look different: teachers may then be wrong about them."""
+    shift = float((np.abs(pool[0] - labelled[0]) / labelled[1]).max())
+    ratio = float((pool[1] / labelled[1]).max()), float((pool[1] / labelled[1]).min())
+    if shift > _SHIFT or ratio[0] > _RATIO or ratio[1] < 1 / _RATIO:
+        LOGGER.warning(
+            "the unlabelled images differ from the labelled ones: their mean by %.2f std, their "
+            "std by a factor of %.2f; see reports/dataset.json",
+            shift,
+            ratio[0] if ratio[0] > 1 / ratio[1] else ratio[1],
         )
 
 

@@ -1,21 +1,123 @@
-"""Stratified splits: both parts have the same class proportions, as nearly as possible."""
+"""Stratified splits: all parts have the same class proportions, as nearly as possible."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from meal.core.errors import UserError
+from meal.datasets.raw import UNLABELLED
+from meal.datasets.settings import Data
 
 LOGGER = logging.getLogger(__name__)
 
 Rows = NDArray[np.int64]
 
 _FEWEST = 2  # images of a class, one for each side of a split
+
+
+@dataclass(frozen=True)
+class Split:
+    """The images of each split, in ascending order, and all labels, with hidden ones removed.
+
+    Attributes:
+        rows: of `train`, with its unlabelled images, of `validation` and of `test`.
+        labels: of all images `(N,)`; -1 for those without.
+    """
+
+    rows: Mapping[str, Rows]
+    labels: Rows
+
+
+def split_images(
+    given: Mapping[str, Rows],
+    pool: Rows,
+    labels: Rows,
+    data: Data,
+    test_fraction: float,
+    classes: Sequence[str],
+) -> Split:
+    """Split off what the dataset does not define, and choose the images that keep their labels.
+
+    Args:
+        given: the images of the splits that the dataset defines; `train` is always there.
+        pool: further training images, which have no labels.
+        labels: of all images `(N,)`.
+        data: fractions, seeds and the number of labels.
+        test_fraction: of the images, if there is no test split.
+        classes: names by number.
+
+    Raises:
+        UserError: if a class has too few images, or there are not as many labels.
+    """
+    rows, labels = dict(given), labels.copy()
+    if "test" not in rows:
+        # `data.split_seed` must not change the test images.
+        own = labels[rows["train"]]
+        parts = split_by_class(own, "test_fraction", test_fraction, data.test_seed, classes)
+        rows["train"], rows["test"] = (rows["train"][part] for part in parts)
+    own = labels[rows["train"]]
+    kept = choose_labelled(own, data.labelled, data.split_seed, classes)
+    labelled = rows["train"][kept]
+    hidden = np.setdiff1d(rows["train"], labelled)
+    if "validation" not in rows:
+        fraction, seed = data.validation_fraction, data.split_seed
+        parts = split_by_class(labels[labelled], "validation_fraction", fraction, seed, classes)
+        labelled, rows["validation"] = (labelled[part] for part in parts)
+    rows["train"] = np.sort(np.concatenate([labelled, hidden, pool]))
+    labels[hidden] = UNLABELLED
+    return Split(rows, labels)
+
+
+def choose_labelled(
+    labels: Rows, wanted: float | Literal["all"], seed: int, classes: Sequence[str]
+) -> Rows:
+    """Indices of the training images that keep their labels, in ascending order.
+
+    They are stratified by class, and nested: more labels with the same seed include fewer.
+
+    Args:
+        labels: of the training images, `(N,)`.
+        wanted: all, a number, or a fraction below 1.
+        seed: decides which images they are.
+        classes: names by number.
+
+    Raises:
+        UserError: if there are not as many images, or fewer than two labels for a class.
+    """
+    if wanted == "all":
+        return np.arange(len(labels))
+    count = round(wanted * len(labels)) if wanted < 1 else int(wanted)
+    if count > len(labels):
+        raise UserError(
+            f"data.labelled={wanted}: there are only {len(labels)} training images; allowed: up to "
+            f"{len(labels)}, or all"
+        )
+    # Each image's place in the random order of its class, as a fraction: taking the lowest ones
+    # takes the same share of every class.
+    order = np.random.default_rng(seed).permutation(len(labels))
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    sizes = np.bincount(labels, minlength=len(classes))
+    starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    places = np.empty(len(labels))
+    places[by_class] = (np.arange(len(labels)) - starts + 0.5) / np.repeat(sizes, sizes)
+    ranks = np.empty(len(labels), np.int64)
+    ranks[order] = np.arange(len(labels))  # breaks ties
+    chosen = np.sort(np.lexsort((ranks, places))[:count])
+    found = np.bincount(labels[chosen], minlength=len(classes))
+    few = [classes[k] for k in np.flatnonzero((sizes > 0) & (found < _FEWEST)).tolist()]
+    if few:
+        raise UserError(
+            f"data.labelled={wanted}: {count} labels leave class(es) {', '.join(few)} with fewer "
+            f"than {_FEWEST}, one to train on and one for validation; raise it"
+        )
+    return chosen
 
 
 def check_classes(split: str, classes: Sequence[str], listed: Rows, left: Rows) -> None:

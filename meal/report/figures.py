@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,26 @@ def seeds_figure(table: pd.DataFrame, score: str, path: Path) -> None:
     axis.invert_yaxis()
     axis.set_xlabel(f"{score}: mean and std over seeds")
     axis.grid(axis="x", alpha=0.3)
+    save(figure, path)
+
+
+def margins_figure(table: pd.DataFrame, key: str, models: Sequence[str], path: Path) -> None:
+    """The error of each model against a parameter, with the 95% intervals of the means."""
+    figure, axis = plt.subplots(figsize=(6.5, 3.6))
+    places = range(len(table))
+    for model in models:
+        colour = COLOURS[model]
+        axis.plot(places, table[model], color=colour, marker="o", label=model)
+        axis.fill_between(
+            places, table[f"{model} low"], table[f"{model} high"], color=colour, alpha=0.2
+        )
+    axis.set_xticks(places, [str(value) for value in table[key]])
+    names = {"data.labelled": "number of labels"}
+    axis.set_xlabel(names.get(key, key))
+    axis.set_ylabel("test error (%)")
+    axis.set_ylim(bottom=0)
+    axis.grid(axis="y", alpha=0.3)
+    axis.legend()
     save(figure, path)
 
 

@@ -29,7 +29,7 @@ Table = dict[str, Any]  # title, columns, rows of text, note
 def write_page(
     page: Path,
     figures: Path,
-    heading: tuple[str, str],
+    heading: str,
     metrics: Mapping[str, Any],
     predictions: Predictions,
     pictures: Sequence[Picture],
@@ -41,7 +41,7 @@ def write_page(
     Args:
         page: the HTML file.
         figures: the folder in which each picture becomes `NAME.svg`.
-        heading: the dataset with its test images, and a note.
+        heading: the dataset with its labels and images.
         metrics: `reports/metrics.json`.
         predictions: of the same run.
         pictures: in the order in which the page shows them.
@@ -52,15 +52,14 @@ def write_page(
     for picture in pictures:
         save(picture.figure, figures / f"{picture.name}.svg")
         shown.append(_entry(picture.name, picture.title, picture.words, figures))
-    words = "The first training images of each class, one row per class."
+    words = "The first labelled images of each class, one row per class; then unlabelled ones."
     shown.append(
         {"name": "dataset", "title": "The images", "words": words, "source": _inline(sheet)}
     )
     template = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     text = environment.from_string(template).render(
-        heading=heading[0],
-        note=heading[1],
+        heading=heading,
         teachers=len(predictions.teachers),
         verdicts=_verdicts(metrics),
         tables=[_results(metrics), _significance(significance), _classes(predictions)],

@@ -14,9 +14,15 @@ if TYPE_CHECKING:
 
 
 def heading(manifest: Mapping[str, Any]) -> str:
-    """The heading of results: the dataset, its number of test images, and its note."""
+    """The heading of results: the dataset, its labels, pool and test images, and its note."""
     note = f" ({manifest['note']})" if manifest["note"] else ""
-    return f"{manifest['title']}, {manifest['counts']['test']} test images{note}"
+    counts, labels = manifest["counts"], manifest["labels"]
+    unlabelled = counts["train"] - labels["train"]
+    pool = f", {unlabelled} unlabelled images" if unlabelled else ""
+    return (
+        f"{manifest['title']}, {sum(labels.values())} labels ({labels['train']} for training, "
+        f"{labels['validation']} for validation){pool}, {counts['test']} test images{note}"
+    )
 
 
 def results_table(metrics: Mapping[str, Any]) -> str:

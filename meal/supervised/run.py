@@ -26,7 +26,7 @@ from meal.supervised.space import check_disk
 from meal.training.checkpoints import Checkpoints
 from meal.training.engine import Run, Trained, train
 from meal.training.validation import validator
-from meal.views.batches import epoch_batches, steps_per_epoch
+from meal.views.batches import Visits, steps_per_epoch
 from meal.views.families import view_family
 from meal.views.pipelines import PlainPipeline, ViewPipeline
 
@@ -64,7 +64,10 @@ def train_supervised(
     device: torch.device,
     checkpoints: Checkpoints,
 ) -> Trained:
-    """Train a network on labels; epoch `e` uses view `e` of every image.
+    """Train a network on the labelled images; pass `p` over them uses view `p` of each.
+
+    An epoch has as many steps as one over all training images, labelled or not: with few labels,
+    the labelled images are seen several times in an epoch, and every network has as many steps.
 
     Args:
         title: shown beside the progress bar.
@@ -82,12 +85,14 @@ def train_supervised(
     network = build(spec, seed)
     pipeline = ViewPipeline(PlainPipeline.of(data, "train", device), view_family(config.views))
     labels = data.labels("train").to(device)
-    shuffle = derive_seed(seed, Purpose.SHUFFLE)
+    steps = steps_per_epoch(len(pipeline), settings.batch_size)
+    labelled, shuffle = data.training_rows("labelled"), derive_seed(seed, Purpose.SHUFFLE)
+    visits = Visits(labelled, settings.batch_size, shuffle)
 
     def batches(epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
-        order = epoch_batches(len(pipeline), settings.batch_size, shuffle, epoch)
-        for rows, pixels in pipeline.batches(islice(order, first, None), epoch):
-            yield pixels, labels[rows.to(device, non_blocking=True)]
+        order = islice(visits.batches(epoch * steps + first), steps - first)
+        for _, rows, images in pipeline.batches(order):
+            yield images, labels[rows.to(device, non_blocking=True)]
 
     return train(
         Run(
@@ -96,7 +101,7 @@ def train_supervised(
             objective=SupervisedObjective(network.to(device), settings),
             settings=settings,
             seed=seed,
-            steps_per_epoch=steps_per_epoch(len(pipeline), settings.batch_size),
+            steps_per_epoch=steps,
             batches=batches,
             validate=validator(data, device),
             checkpoints=checkpoints,

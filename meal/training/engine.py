@@ -34,7 +34,7 @@ class Trained:
 
     Attributes:
         spec: the network's specification.
-        state: its state after the epoch that was best on validation.
+        state: its state after the epoch that `keep` names.
         history: the metrics of each epoch.
     """
 
@@ -87,8 +87,8 @@ class Run:
         steps_per_epoch: the number of batches in an epoch.
         batches: from an epoch and a step in it, both counted from 0, to the inputs of that step
             and all later ones.
-        validate: from the network in eval mode to its metrics; `top1_error` and `nll` choose the
-            best epoch.
+        validate: from the network in eval mode to its metrics; with `keep: best`, `top1_error` and
+            then `nll` choose the epoch.
         checkpoints: of this run.
         ema: decay of a moving average of the weights, which replaces them for validation and in
             the result; 0 for none.
@@ -108,8 +108,6 @@ class Run:
 
 def train(run: Run) -> Trained:
     """Train to the end, resuming from the newest checkpoint of the same run.
-
-    The best epoch is the one with the lowest validation error, then the lowest NLL.
 
     Raises:
         UserError: if the loss is not finite; the last checkpoint is kept.
@@ -176,8 +174,8 @@ class _Trainer:
                 self._train_epoch(bar, interruption)
                 self._end_epoch(bar)
                 self._leave_if_asked(interruption)
-        assert self._best is not None
-        return Trained(run.spec, self._best, self._history)
+        state = self._state() if self._best is None else self._best
+        return Trained(run.spec, state, self._history)
 
     def _train_epoch(self, bar: Progress, interruption: Interruption) -> None:
         """Run the remaining steps of the epoch."""
@@ -237,12 +235,16 @@ class _Trainer:
         self._kept.eval()
         metrics = self._run.validate(self._kept)
         row |= {f"validation_{name}": value for name, value in metrics.items()}
-        if self._best is None or _rank(row) < min(_rank(earlier) for earlier in self._history):
-            self._best = {k: v.detach().cpu().clone() for k, v in self._kept.state_dict().items()}
+        best = all(_rank(row) < _rank(earlier) for earlier in self._history)
+        if self._run.settings.keep == "best" and best:
+            self._best = self._state()
         self._history.append(row)
         self._sums = {}
         bar.show({name: value for name, value in row.items() if name != "epoch"})
         self._save()
+
+    def _state(self) -> dict[str, Tensor]:
+        return {k: v.detach().cpu().clone() for k, v in self._kept.state_dict().items()}
 
     def _save(self) -> None:
         average = self._average.state_dict() if self._average is not None else None

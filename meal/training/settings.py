@@ -45,8 +45,14 @@ class Optimisation(Schedule):
 
 
 class Training(Optimisation):
-    """One run of the training loop. `batch_size` counts images."""
+    """One run of the training loop.
+
+    `batch_size` counts images. `keep` is the epoch whose weights are the result: the last, or the
+    one with the lowest validation error. A schedule that ends low has its best weights at the end,
+    and the best of many epochs on few validation images is best by chance.
+    """
 
     epochs: Annotated[Integer, Field(ge=1, le=100_000)]
     batch_size: Annotated[Integer, Field(ge=2, le=65_536)]
     precision: Literal["float32", "bfloat16"] = "float32"
+    keep: Literal["last", "best"] = "last"

@@ -1,4 +1,4 @@
-"""Validation after each epoch, on the plain validation images: it alone chooses the best epoch."""
+"""Validation after each epoch, on the plain validation images."""
 
 from __future__ import annotations
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -77,6 +79,14 @@ class PlainPipeline:
         return self.normalise(pixels[:, border:stop, border:stop])
 
 
+class ViewBatch(NamedTuple):
+    """Images `(B, C, H, W)`, float32: view `view` of the rows `(B,)`."""
+
+    view: int
+    rows: Tensor
+    images: Tensor
+
+
 class ViewPipeline:
     """Any view of the images of a pipeline."""
 
@@ -101,14 +111,25 @@ class ViewPipeline:
         """The device on which views are computed."""
         return self._plain.device
 
-    def batches(self, order: Iterable[Tensor], view: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Each batch of rows `(B,)` with view `view` of its images: float32 `(B, C, H, W)`."""
+    def batches(self, order: Iterable[tuple[int, Tensor]]) -> Iterator[ViewBatch]:
+        """A view of each batch in `order`, which gives view numbers and rows `(B,)`.
+
+        Views are drawn once for all images: neighbouring batches should share their view.
+        """
         if self._whole is not None:
-            for rows in order:
-                yield rows, self._take(rows, self._whole, rows, view)
+            for view, rows in order:
+                yield ViewBatch(view, rows, self._take(rows, self._whole, rows, view))
             return
-        for rows, pixels in self._plain.store.read(order):
-            yield rows, self._take_own(rows, pixels, view)
+        views: deque[int] = deque()  # of the batches that are read ahead
+
+        def rows_of() -> Iterator[Tensor]:
+            for view, rows in order:
+                views.append(view)
+                yield rows
+
+        for rows, pixels in self._plain.store.read(rows_of()):
+            view = views.popleft()
+            yield ViewBatch(view, rows, self._take_own(rows, pixels, view))
 
     def view(self, rows: Tensor, view: int) -> Tensor:
         """View `view` of the images of `rows` `(B,)`, read in one call."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from meal.cache.parts import divide
 from meal.models.factory import build, with_blocks
 from meal.models.prediction import batch_size, spans
 from meal.targets.cache import TargetCache, create, seal
-from meal.views.batches import epoch_batches
+from meal.views.batches import Visits
 from tests.benchmarks.common import medians, report
 from tests.benchmarks.step_cost import IMAGES, pipeline, spec
 
@@ -52,7 +53,8 @@ def run_views(repeats: int = 5) -> None:
     def ours() -> None:
         nonlocal view
         view += 1  # a new view, so that drawing its parameters is timed, too
-        for rows in epoch_batches(IMAGES, 128, seed=0, epoch=view):
+        visits = Visits(torch.arange(IMAGES), 128, seed=0)
+        for _, rows in islice(visits.batches(view * visits.steps), visits.steps):
             views.view(rows, view)
 
     def loader(workers: int) -> DataLoader[Any]:

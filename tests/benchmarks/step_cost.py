@@ -17,7 +17,7 @@ import torch
 from meal.data.stores import ArrayStore
 from meal.distill.objective import DistillationObjective
 from meal.distill.settings import Distill
-from meal.distill.teachers import TargetReader, ViewBatch
+from meal.distill.teachers import TargetBatch, TargetReader
 from meal.ensemble.build import build_ensemble
 from meal.ensemble.settings import EnsembleSlice
 from meal.evaluation.costs import count
@@ -135,7 +135,7 @@ def distillation_step(
     def inputs(step: int) -> tuple[Any, ...]:
         rows = _rows(step)
         pixels = views.view(rows, 0)
-        return pixels, labels[rows], reader.targets(ViewBatch(rows, 0, step, pixels))
+        return pixels, labels[rows], reader.targets(TargetBatch(rows, 0, step, pixels))
 
     return stepper(objective, inputs)
 

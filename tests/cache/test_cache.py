@@ -14,7 +14,7 @@ import torch
 from meal.cache import build
 from meal.core.errors import UserError
 from meal.data.prepared import Prepared, Split
-from meal.distill.teachers import OnlineTeacher, TargetReader, Targets, ViewBatch
+from meal.distill.teachers import OnlineTeacher, TargetBatch, TargetReader, Targets
 from meal.metrics import log_softmax
 from meal.models.checkpoint import load
 from meal.models.factory import build as build_network
@@ -216,7 +216,7 @@ ROWS = torch.tensor([5, 90, 0, 33])
 
 
 def ask(reader: TargetReader, rows: torch.Tensor, view: int, step: int) -> Targets:
-    return reader.targets(ViewBatch(rows, view, step, torch.empty(0)))
+    return reader.targets(TargetBatch(rows, view, step, torch.empty(0)))
 
 
 def who_taught(ensemble: Ensemble, logits: torch.Tensor, view: int) -> list[str]:
@@ -385,7 +385,7 @@ def test_the_mean_and_the_random_choice_use_fitted_weights(data: Prepared, tmp_p
         mixed = sum(w * np.exp(p) for w, p in zip(used, outputs.teachers.values(), strict=True))
         assert np.allclose(np.exp(outputs.ensembles[kind]), mixed, atol=1e-12)
     reader = TargetReader(ensemble, distill_settings(), 0, CPU)
-    batch = ViewBatch(torch.arange(4), 0, 0, torch.zeros(4, 1, 16, 16))
+    batch = TargetBatch(torch.arange(4), 0, 0, torch.zeros(4, 1, 16, 16))
     selected = [reader.targets(replace(batch, step=step)).teacher for step in range(3000)]
     frequencies = [selected.count(name) / 3000 for name in ensemble.teachers]
     assert frequencies == pytest.approx(weights, abs=0.03)
@@ -410,6 +410,6 @@ def test_online_teachers_are_never_changed(data: Prepared, tmp_path: Path) -> No
     before = {name: value.clone() for name, value in online._network.state_dict().items()}
     assert any(name.endswith("running_mean") for name in before)
     for step in range(3):
-        online.outputs(ViewBatch(torch.arange(8), 0, step, torch.randn(8, 1, 16, 16) + 3))
+        online.outputs(TargetBatch(torch.arange(8), 0, step, torch.randn(8, 1, 16, 16) + 3))
     after = online._network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from meal.configure.checks import warnings
+from meal.configure.checks import checked_slices, warnings
 from meal.configure.schema import Params, load_params
 from meal.configure.slices import resolve
 from meal.core.digests import sha256
@@ -34,7 +34,7 @@ FAULTS = {
     "data.test_fraction=1": "data.test_fraction=1: must be less than 1",
     "runtime.workers=-1": "runtime.workers=-1: must be greater than or equal to 0",
     "networks.vgg.arch=alexnet": "networks.vgg.arch='alexnet': unknown; allowed: densenet, ",
-    "networks.vgg.arch=dpn92": "networks.vgg.width=0.25: dpn92 supports only width 1",
+    "networks.vgg.arch=dpn92": "networks.vgg.width=0.125: dpn92 supports only width 1",
     "networks.vgg.depth=3": "networks.vgg.depth: unknown key; allowed here: arch, width, seed",
     "networks.vgg.options={a: .nan}": "networks.vgg.options={'a': nan}: expected texts",
     "networks.vgg.options={a: 2020-01-02}": "expected texts, finite numbers",
@@ -44,7 +44,7 @@ FAULTS = {
     "networks.vgg={arch: timm/resnet18.bogus, weights: pretrained}": "no pretrained weights",
     "networks.vgg=3": "networks.vgg=3: must be keys with values",
     "networks.mean={arch: vgg19}": "a name has 1 to 64 letters",
-    "epochs=3": "epochs: unknown key; allowed here: dataset, student",
+    "epochs=3": "epochs: unknown key; allowed here: seed, dataset, student",
     "distill.epochs=-1": "distill.epochs=-1: must be greater than or equal to 1",
     "distill.epochs=true": "distill.epochs=True: expected a number",
     "distill.lr=abc": "distill.lr='abc': must be a valid number",
@@ -81,11 +81,15 @@ FAULTS = {
     "networks.vgg.width=1.0e-9": "networks.vgg.width=1e-09: must be greater than or equal to 0.01",
     "networks.vgg.width=1000000": "networks.vgg.width=1000000: must be less than or equal to 64",
     "distill.temperature=1.0e-308": "temperature=1e-308: must be greater than or equal to 0.01",
+    "data.labelled=none": "data.labelled='none': expected all, a number of images, or a fraction",
+    "data.labelled=0": "data.labelled=0: expected all, a number of images, or a fraction",
+    "data.labelled=1.5": "data.labelled=1.5: expected all, a number of images, or a fraction",
+    "data.labelled=true": "data.labelled=True: expected all, a number of images, or a fraction",
     "views.crop_padding=9": "views.crop_padding=9: images have 16 pixels; allowed: 0 to 8",
     "networks.vgg.weights={file: x.pt}": "params.yaml: networks.vgg.weights.sha256: missing",
     "networks.vgg.weights=best": "weights='best': must be 'pretrained' or keys with values",
     "networks.vgg.weights={file: x.pt, sha256: 12ab}": "expected the 64 digits (0-9, a-f)",
-    r'"\e[31m"=1': "params.yaml: \\x1b[31m: unknown key; allowed here: dataset, student",
+    r'"\e[31m"=1': "params.yaml: \\x1b[31m: unknown key; allowed here: seed, dataset, student",
 }
 
 
@@ -211,7 +215,15 @@ NO_LABELS = "distill.label_weight=0"
             ["distill.gamma={logits: 0, blocks: 0}", "distill.adversarial=off", NO_LABELS],
             "distill.gamma: every weight of the loss is 0",
         ),
-        (["distill.norm=none", "distill.selection=mean"], "distill.norm='none': the blocks of"),
+        (
+            ["distill.norm=none", "distill.selection=mean", "distill.blocks=[1]"],
+            "distill.norm='none': the blocks of",
+        ),
+        (["distill.pool=unlabelled", "distill.label_weight=1"], "label_weight=1: pool: unlabelled"),
+        (
+            ["distill.pool=labelled", "distill.labelled_share=0.5"],
+            "labelled_share=0.5: a batch from",
+        ),
     ],
 )
 def test_values_that_exclude_each_other_are_an_error(
@@ -225,6 +237,38 @@ def test_values_that_exclude_each_other_are_an_error(
         load_params(path)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("setting", ["distill.pool=unlabelled", "distill.labelled_share=0.5"])
+def test_a_pool_that_cannot_exist_is_an_error_before_anything_runs(
+    setting: str, raw_params: dict[str, Any]
+) -> None:
+    change(raw_params, setting)
+    checked_slices(Params.model_validate(raw_params), "params.yaml")
+    change(raw_params, "data.labelled=all")
+    with pytest.raises(UserError, match="every image of digits has a label; set"):
+        checked_slices(Params.model_validate(raw_params), "params.yaml")
+
+
+def test_one_seed_shifts_all_others_but_that_of_the_test_images(
+    raw_params: dict[str, Any],
+) -> None:
+    def seeds(seed: int) -> dict[str, Any]:
+        change(raw_params, f"seed={seed}")
+        slices = checked_slices(Params.model_validate(raw_params), "params.yaml")
+        return {
+            "test": slices["prepare"]["data"]["test_seed"],
+            "labels": slices["prepare"]["data"]["split_seed"],
+            "vgg": slices["teachers/vgg"]["network"]["seed"],
+            "views": slices["caches/vgg"]["views"]["seed"],
+            "baseline": slices["baseline"]["network"]["seed"],
+            "student": slices["distill"]["distill"]["seed"],
+        }
+
+    first, second = seeds(0), seeds(1)
+    assert set(first.values()) == {0}
+    assert second.pop("test") == 0
+    assert 0 not in second.values()
 
 
 def test_several_faults_give_one_line_each(raw_params: dict[str, Any], tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from torchvision.datasets import CIFAR10, CIFAR100, SVHN
 from meal.core.errors import UserError
 from meal.datasets.raw import RawImages
 from meal.datasets.registry import DATASETS
-from tests.files import md5, write_cifar, write_svhn
+from meal.prepare.preparation import prepare
+from meal.prepare.settings import PrepareSlice
+from tests.files import held_out, md5, write_cifar, write_stl10, write_svhn
 
 
 def read(name: str, root: Path | None) -> RawImages:
@@ -46,7 +48,7 @@ def test_cifar_from_its_archive_and_from_torchvisions_folder(
         (elsewhere / dataset.filename).unlink()
     before = sorted(elsewhere.iterdir())
     raw = read(name, elsewhere)
-    assert np.array_equal(raw.train_images, train) and np.array_equal(raw.test_images, test)
+    assert np.array_equal(raw.train_images, train) and np.array_equal(held_out(raw)[0], test)
     classes = DATASETS[name].classes
     assert classes and raw.train_labels.tolist() == [k % classes for k in range(50)]
     assert raw.classes[3] == "class 3" and len(raw.classes) == classes
@@ -73,10 +75,13 @@ def test_svhn_with_and_without_its_extra_set(
 ) -> None:
     made = write_svhn(elsewhere, monkeypatch, [("train", 30), ("extra", 40), ("test", 20)])
     raw = read("svhn_extra" if extra else "svhn", elsewhere)
-    expected = np.concatenate([made["train"], made["extra"]]) if extra else made["train"]
-    assert np.array_equal(raw.train_images, expected)
-    assert np.array_equal(raw.test_images, made["test"])
-    assert raw.test_labels.tolist() == [k % 10 for k in range(20)]
+    assert np.array_equal(raw.train_images, made["train"])
+    assert (raw.pool_images is not None) == (raw.pool_labels is not None) == extra
+    if raw.pool_images is not None and raw.pool_labels is not None:
+        assert np.array_equal(raw.pool_images, made["extra"])
+        assert raw.pool_labels.tolist() == [k % 10 for k in range(40)]
+    assert np.array_equal(held_out(raw)[0], made["test"])
+    assert held_out(raw)[1].tolist() == [k % 10 for k in range(20)]
     assert raw.classes == tuple("0123456789")
 
 
@@ -192,3 +197,27 @@ def test_nothing_is_downloaded_into_the_project(elsewhere: Path) -> None:
     with pytest.raises(UserError, match=r"data\.root='files' lacks cifar-10-python\.tar\.gz"):
         read("cifar10", Path("files"))
     assert not list(Path().iterdir())
+
+
+def test_stl10_brings_a_pool_without_labels(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = write_stl10(elsewhere, monkeypatch)
+    raw = read("stl10", elsewhere)
+    assert np.array_equal(raw.train_images, made["train"])
+    assert raw.train_labels.tolist() == held_out(raw)[1].tolist() + held_out(raw)[1].tolist()
+    assert np.array_equal(held_out(raw)[0], made["test"])
+    assert raw.pool_images is not None and np.array_equal(raw.pool_images, made["pool"])
+    assert raw.pool_labels is None and raw.classes[3] == "class 3"
+
+
+@pytest.mark.parametrize(("labelled", "known"), [("all", 70), (24, 24)])
+def test_the_extra_set_of_svhn_is_the_pool_if_labels_are_few(
+    labelled: str | int, known: int, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_svhn(elsewhere, monkeypatch, [("train", 30), ("extra", 40), ("test", 20)])
+    data = {"root": str(elsewhere), "labelled": labelled, "validation_fraction": 0.5}
+    config = PrepareSlice.model_validate({"dataset": "svhn_extra", "data": data})
+    made = prepare(config, elsewhere / "out")
+    assert made.manifest["labels"] == {"train": known // 2, "validation": known - known // 2}
+    assert made.count("train") == 70 - known // 2

@@ -3,16 +3,18 @@ from __future__ import annotations
 import gzip
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from meal.core.errors import UserError
-from meal.data.prepared import open_prepared
+from meal.data.prepared import Prepared, open_prepared
 from meal.datasets.raw import RawImages
 from meal.datasets.registry import DATASETS
 from meal.prepare.preparation import prepare
 from meal.prepare.settings import PrepareSlice
+from tests.files import held_out
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
@@ -50,20 +52,27 @@ def read(name: str, root: Path | None = None) -> RawImages:
     return raw
 
 
-def test_digits_have_a_fixed_test_set() -> None:
-    first, again = read("digits"), read("digits")
-    assert first.train_images.shape == (1437, 8, 8, 1)
-    assert first.test_images.shape == (360, 8, 8, 1)
-    assert first.train_images.max() == 255
-    assert np.array_equal(first.test_images, again.test_images)
-    assert set(np.bincount(first.test_labels)) <= {35, 36, 37}
+def test_half_of_the_digits_are_the_test_set_which_only_its_own_seed_changes(
+    tmp_path: Path,
+) -> None:
+    def digits(name: str, **data: Any) -> Prepared:
+        config = PrepareSlice.model_validate({"dataset": "digits", "data": data})
+        return prepare(config, tmp_path / name)
+
+    assert read("digits").train_images.shape == (1797, 8, 8, 1)
+    assert read("digits").train_images.max() == 255
+    first, other = digits("a"), digits("b", split_seed=1, labelled=200)
+    assert first.count("test") == 899
+    assert first.digest("test") == other.digest("test") != digits("c", test_seed=1).digest("test")
+    assert set(np.bincount(first.labels("test"))) <= {87, 88, 89, 90, 91, 92}
+    assert digits("d", test_fraction=0.2).count("test") == 360
 
 
 def test_fashion_mnist_from_a_folder_of_gz_files(tmp_path: Path) -> None:
     images = write_fashion_mnist(tmp_path, ".gz")
     raw = read("fashion_mnist", tmp_path)
     assert np.array_equal(raw.train_images[..., 0], images)
-    assert raw.test_labels.tolist() == [k % 10 for k in range(20)]
+    assert held_out(raw)[1].tolist() == [k % 10 for k in range(20)]
     assert raw.classes[9] == "Ankle boot"
 
 

@@ -28,7 +28,7 @@ from tests.conftest import distill_settings
 def make_ensemble(data: Prepared, folder: Path, **cache: Any) -> Ensemble:
     for name, seed in (("one", 1), ("two", 2)):
         make_cache(data, folder, name, seed, **cache)
-    return build_ensemble(folder, "one", "two")
+    return build_ensemble(folder, "one", "two", labels=data.labels("validation").numpy())
 
 
 @pytest.fixture

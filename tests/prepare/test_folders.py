@@ -181,9 +181,9 @@ def test_both_stores_give_identical_pixels(
         pipelines = [ViewPipeline(each, view_family(views)) for each in plain]
         order = list(torch.randperm(count).split(4))
         for view in (0, 7):
-            read = [list(each.batches(order, view)) for each in pipelines]
-            for (rows, pixels), (same_rows, same) in zip(*read, strict=True):
-                assert torch.equal(rows, same_rows) and torch.equal(pixels, same)
+            read = [list(each.batches((view, rows) for rows in order)) for each in pipelines]
+            for (found, rows, pixels), (_, same_rows, same) in zip(*read, strict=True):
+                assert found == view and torch.equal(rows, same_rows) and torch.equal(pixels, same)
                 assert pixels.shape[1:] == (3, 16, 16)
                 assert torch.equal(pipelines[1].view(rows, view), pixels)
 

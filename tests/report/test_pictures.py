@@ -84,7 +84,7 @@ def write(
     ]
     (folder / "figures").mkdir(exist_ok=True)
     write_page(
-        folder / "index.html", folder / "figures", ("A run", ""), metrics, predictions,
+        folder / "index.html", folder / "figures", "A run", metrics, predictions,
         [picture for picture in drawn if picture],
         significance_table(compare_with_rivals(predictions)), folder / "dataset.png",
     )  # fmt: skip

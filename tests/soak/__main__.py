@@ -40,11 +40,11 @@ def on_files(project: Project, kills: int, seed: int) -> Tally:
 
 # The attack, how often, and the kind of project.
 PARTS: list[tuple[Attack, int, Callable[[Path], Project]]] = [
-    (on_files, 110, make_folder_project),
-    (kill_repro, 50, make_folder_project),
-    (on_digits, 110, make_project),
-    (kill_temporary, 16, make_project),
-    (kill_tasks, 14, make_project),
+    (on_files, 128, make_folder_project),
+    (on_digits, 128, make_project),
+    (kill_repro, 30, make_folder_project),
+    (kill_tasks, 6, make_project),
+    (kill_temporary, 8, make_project),
     (flip_cache, 150, make_project),
     (flip_outputs, 350, make_folder_project),
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from tests.soak.common import Tally, different, hashes, set_seed
-from tests.soak.dvc_kills import REPRO, outputs
+from tests.soak.dvc_kills import REPRO, forget_runs, outputs
 from tests.stages.conftest import Project
 
 _FIRST = 100  # the seed of the first queued experiment
@@ -46,7 +46,8 @@ def crowd(project: Project, minutes: float) -> Tally:
         tally.differing.append("no experiment finished")
     for name in done[:: max(1, len(done) // _CHECKED)]:
         flags = ("-S", f"distill.seed={name.partition('-')[2]}")
-        project.run("dvc", "exp", "run", "--temp", "--no-run-cache", "--name", f"{name}-a", *flags)
+        forget_runs(project)
+        project.run("dvc", "exp", "run", "--temp", "--name", f"{name}-a", *flags)
         if outputs(project, f"{name}-a") != outputs(project, name):
             tally.differing.append(name)
     failed = project.run("dvc", "queue", "status").stdout.count("Failed")

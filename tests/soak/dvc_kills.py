@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import psutil
@@ -47,18 +50,21 @@ def kill_repro(project: Project, kills: int, seed: int) -> Tally:
 
 def kill_temporary(project: Project, kills: int, seed: int) -> Tally:
     """Kill experiments that run in copies of the project."""
-    command = ("dvc", "exp", "run", "--temp", "--no-run-cache", "-S", "distill.seed=31")
+    command = ("dvc", "exp", "run", "--temp", "-S", "distill.seed=31")
     tally = Tally("`dvc exp run --temp`")
+    forget_runs(project)
     started = time.monotonic()
     project.run(*command, "--name", "alone")
     seconds, expected = time.monotonic() - started, outputs(project, "alone")
     for index in range(kills):
         moment = random.Random(f"{seed} {index}")
         after = moment.uniform(0.1, 0.9) * seconds
+        forget_runs(project)
         whom = ("dvc", "stage", "group")[index % 3]
         tally.attempts += 1
         killed = (*command, "--name", f"killed-{index}")
         tally.noticed += _killed(project, killed, after, SIGNALS[index % 2], whom)
+        forget_runs(project)
         project.run(*command, "--name", f"again-{index}")
         if outputs(project, f"again-{index}") != expected:
             tally.differing.append(f"to {whom} after {after:.2f} s")
@@ -66,37 +72,44 @@ def kill_temporary(project: Project, kills: int, seed: int) -> Tally:
 
 
 def kill_tasks(project: Project, kills: int, seed: int) -> Tally:
-    """Kill the tasks of a queue's worker."""
-    flags = ("-S", "distill.seed=32")
+    """Kill the tasks of a queue's worker, or their stages."""
     tally = Tally("tasks of `dvc queue`")
-    expected = _queued(project, flags, "task-alone")
     for index in range(kills):
         moment = random.Random(f"{seed} {index}")
+        flags = ("-S", f"distill.seed={300 + index}")  # DVC restores what has run before
         tally.attempts += 1
         project.run("dvc", "exp", "run", "--queue", "--name", f"lost-{index}", *flags)
         project.run("dvc", "queue", "start")
-        stage = _wait(lambda: _stages(project))
+        victims = _wait(lambda: _stages(project))
         time.sleep(moment.uniform(0.0, 8.0))
-        victims = _stages(project) or stage
+        victims = _stages(project) or victims
         if index % 2:  # the task, which orphans the stage
-            victims = [parent for each in victims if (parent := _owner(each)) is not None]
+            victims = [owner for each in victims if (owner := _owner(each)) is not None]
         for victim in victims:
-            try:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 victim.send_signal(SIGNALS[index % 2])
                 tally.noticed += 1
-            except psutil.NoSuchProcess:
-                pass
         _wait(lambda: not _stages(project) and not _active(project))
         project.run("dvc", "queue", "remove", "--failed", "--success", check=False)
-        if _queued(project, flags, f"task-{index}") != expected:
+        again, alone = f"task-{index}", f"alone-{index}"
+        project.run("dvc", "exp", "run", "--queue", "--name", again, *flags)
+        project.run("dvc", "queue", "start")
+        _wait(partial(_listed, project, again))
+        _wait(lambda: not _active(project))
+        forget_runs(project)
+        project.run("dvc", "exp", "run", "--temp", "--name", alone, *flags)
+        if outputs(project, again) != outputs(project, alone):
             tally.differing.append(f"task {index}")
     return tally
 
 
+def forget_runs(project: Project) -> None:
+    """Remove DVC's record of earlier runs, so that it runs the stages again."""
+    shutil.rmtree(project.folder / ".dvc" / "cache" / "runs", ignore_errors=True)
+
+
 def outputs(project: Project, name: str) -> dict[str, str]:
     """The hashes of an experiment's outputs, from its lock file."""
-    found = project.run("dvc", "exp", "list", "--all-commits").stdout
-    assert name in found, found
     ref = project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").stdout.split()
     own = next(each for each in ref if each.endswith(f"/{name}"))
     lock = yaml.safe_load(project.run("git", "show", f"{own}:dvc.lock").stdout)
@@ -108,13 +121,8 @@ def outputs(project: Project, name: str) -> dict[str, str]:
     }
 
 
-def _queued(project: Project, flags: tuple[str, ...], name: str) -> dict[str, str]:
-    """Run an experiment through the queue to its end; its outputs."""
-    project.run("dvc", "exp", "run", "--queue", "--name", name, *flags)
-    project.run("dvc", "queue", "start")
-    _wait(lambda: name in project.run("dvc", "exp", "list", "--all-commits").stdout)
-    _wait(lambda: not _active(project))
-    return outputs(project, name)
+def _listed(project: Project, name: str) -> bool:
+    return name in project.run("dvc", "exp", "list", "--all-commits").stdout
 
 
 def _active(project: Project) -> bool:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from itertools import islice
+
 import pytest
 import torch
 
 from meal.core.errors import UserError
 from meal.data.stores import ArrayStore
-from meal.views.batches import epoch_batches
+from meal.views.batches import Visits
 from meal.views.families import PaddedCrops, ResizedCrops, ViewFamily
 from meal.views.pipelines import PlainPipeline, ViewPipeline
 from meal.views.settings import Views
@@ -118,17 +120,28 @@ def test_batches_are_normalised_and_channels_last() -> None:
 
 
 def test_each_epoch_has_a_new_order_and_drops_different_images() -> None:
-    first = list(epoch_batches(10, 4, seed=0, epoch=0))
-    again = list(epoch_batches(10, 4, seed=0, epoch=0))
-    second = list(epoch_batches(10, 4, seed=0, epoch=1))
-    assert [len(batch) for batch in first] == [4, 4]
-    assert len(set(torch.cat(first).tolist())) == 8
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not torch.equal(torch.cat(first), torch.cat(second))
+    rows = 3 * torch.arange(10)
+    visits = Visits(rows, 4, seed=0)
+    assert visits.steps == 2
+    numbers, batches = zip(*islice(visits.batches(0), 6), strict=True)
+    assert numbers == (0, 0, 1, 1, 2, 2)
+    assert [len(batch) for batch in batches] == 6 * [4]
+    passes = [torch.cat(batches[k : k + 2]) for k in (0, 2, 4)]
+    assert all(len(set(each.tolist())) == 8 for each in passes)
+    assert set(torch.cat(passes).tolist()) <= set(rows.tolist())
+    assert not torch.equal(passes[0], passes[1])
+    for first in range(6):  # a run that resumes sees the same batches
+        again = list(islice(visits.batches(first), 6 - first))
+        assert [number for number, _ in again] == list(numbers[first:])
+        assert all(torch.equal(a, b) for (_, a), b in zip(again, batches[first:], strict=True))
 
 
 def test_a_dataset_smaller_than_a_batch_is_one_batch() -> None:
-    assert [len(batch) for batch in epoch_batches(3, 8, seed=0, epoch=0)] == [3]
+    visits = Visits(torch.arange(3), 8, seed=0)
+    assert [(number, len(rows)) for number, rows in islice(visits.batches(1), 2)] == [
+        (1, 3),
+        (2, 3),
+    ]
 
 
 RESIZED = ResizedCrops(seed=1, low=0.25, high=1.0, flip=True)
