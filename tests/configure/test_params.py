@@ -176,13 +176,13 @@ def test_anchors_are_allowed(raw_params: dict[str, Any], tmp_path: Path) -> None
 
 def test_what_is_seldom_meant_is_a_warning(raw_params: dict[str, Any]) -> None:
     for assignment in (
-        "teaching.schedule=step", "teaching.milestones=[10, 30]", "distill.warmup_epochs=25",
+        "teaching.schedule=step", "teaching.milestones=[10, 50]", "distill.warmup_epochs=40",
         "runtime.checkpoint_minutes=0.1",
     ):  # fmt: skip
         change(raw_params, assignment)
     assert list(warnings(Params.model_validate(raw_params))) == [
-        "teaching.milestones=[10, 30]: the run ends before 30, at 25",
-        "distill.warmup_epochs=25: the run of 25 epoch(s) ends before the full rate",
+        "teaching.milestones=[10, 50]: the run ends before 50, at 40",
+        "distill.warmup_epochs=40: the run of 40 epoch(s) ends before the full rate",
         "runtime.checkpoint_minutes=0.1: so many checkpoints slow the training",
     ]
 
