@@ -48,6 +48,7 @@ def results() -> None:
     """Print the table of the last run: every model's error, calibration and cost."""
     from meal.core.files import read_json, read_sealed
     from meal.core.paths import DATA, METRICS
+    from meal.experiments.freshness import warn_if_stale
     from meal.report.tables import heading, results_table
 
     with _errors():
@@ -57,6 +58,7 @@ def results() -> None:
         except KeyError as error:
             raise UserError(f"the last run lacks {error}; run: dvc repro") from None
         typer.echo(f"{heading(manifest)}\n\n{table}")
+        warn_if_stale()
 
 
 @app.command()

@@ -82,6 +82,12 @@ class Params(Section):
                 f"distill.similarity.logits={self.distill.similarity.logits!r}: cache.top_k keeps "
                 "no raw logits; allowed: ce, kl, l1_soft, l2_soft, or cache.top_k: null"
             )
+        if self.distill.temperature > 1:
+            raise ValueError(
+                f"cache.top_k={self.cache.top_k}: a temperature above 1 raises the probabilities "
+                "that are not stored, so the targets would be distorted; allowed: "
+                "distill.temperature: 1, or cache.top_k: null"
+            )
         if not self.cache.enabled:
             raise ValueError(
                 f"cache.top_k={self.cache.top_k}: cache.enabled: false stores no logits; "

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from dvc.repo import Repo
 from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.tree import Tree, TreeError
 
+from meal.core.errors import UserError
 from meal.core.paths import PARAMS
+from meal.core.settings import read_yaml
+from meal.experiments.repository import open_repository
 
+LOGGER = logging.getLogger(__name__)
+
+LOCK = "dvc.lock"
 _RUNTIME = "runtime"  # the key of params.yaml that changes no result
 _REPORT = "report"  # the stage that computes no numbers
 
@@ -73,6 +81,18 @@ def freshness(
     verb = "is" if len(late) == 1 else "are"
     stale = f"{name}: {', '.join(late)} {verb} stale: inputs changed" if late else ""
     return Freshness(stale, tuple(dict.fromkeys(found.unknown)))
+
+
+def warn_if_stale() -> None:
+    """Warn if the results in the workspace are stale."""
+    try:
+        with open_repository() as repo:
+            lock, params = read_yaml(Path(LOCK)), read_yaml(PARAMS)
+            found = freshness("this table", lock, params, folder_reader(repo))
+    except UserError:  # no git, or no dvc.lock: nothing to compare with
+        return
+    if found.stale:
+        LOGGER.warning("%s; run: dvc repro", found.stale)
 
 
 def _deciding(params: Mapping[str, Any]) -> dict[str, Any]:

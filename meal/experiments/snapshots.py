@@ -19,11 +19,10 @@ from dvc.scm import RevError, SCMError, resolve_rev
 from meal.core.errors import UserError
 from meal.core.paths import DATA_CARD, METRICS, PARAMS, PREDICTIONS
 from meal.evaluation.predictions import Predictions
-from meal.experiments.freshness import Freshness, folder_reader, freshness
+from meal.experiments.freshness import LOCK, Freshness, folder_reader, freshness
 
 FILES = tuple(map(str, (METRICS, DATA_CARD, PARAMS)))
 
-LOCK = "dvc.lock"
 WORKSPACE = "workspace"
 _MODELS = {"student", "baseline", "ensemble", "ensemble_fitted", "vote"}
 

@@ -65,7 +65,7 @@ FAULTS = {
     "views.crop=square": "views.crop='square': must be 'padded' or 'resized'",
     "views.scale=[0.5, 0.1]": "views.scale=[0.5, 0.1]: expected two fractions of the area",
     "cache.top_k=0": "cache.top_k=0: must be greater than or equal to 1",
-    "cache.top_k=10": "cache.top_k=10: digits has 10 classes; allowed: 1 to 9, or null",
+    "cache={top_k: 10}\ndistill.temperature=1": "cache.top_k=10: digits has 10 classes; allowed: 1",
     "data.image_size=7": "data.image_size=7: must be greater than or equal to 16",
     "data.validation_fraction=1": "data.validation_fraction=1: must be less than 1",
     "runtime.device=tpu": "runtime.device='tpu': allowed: auto, cpu, cuda, cuda:N",
@@ -109,7 +109,8 @@ def test_a_fault_is_one_line_with_key_value_and_what_is_allowed(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    change(raw_params, assignment)
+    for each in assignment.split("\n"):
+        change(raw_params, each)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw_params))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"params\.yaml") as error:
@@ -204,11 +205,11 @@ NO_LABELS = "distill.label_weight=0"
     ("assignments", "message"),
     [
         (
-            ["cache.top_k=3", "distill.similarity.logits=l2"],
+            ["cache.top_k=3", "distill.similarity.logits=l2", "distill.temperature=1"],
             "distill.similarity.logits='l2': cache",
         ),
         (
-            ["cache.top_k=3", "cache.enabled=false"],
+            ["cache.top_k=3", "cache.enabled=false", "distill.temperature=1"],
             "cache.top_k=3: cache.enabled: false stores no logits",
         ),
         (
@@ -219,6 +220,7 @@ NO_LABELS = "distill.label_weight=0"
             ["distill.norm=none", "distill.selection=mean", "distill.blocks=[1]"],
             "distill.norm='none': the blocks of",
         ),
+        (["cache.top_k=3"], "cache.top_k=3: a temperature above 1 raises the probabilities that"),
         (["distill.pool=unlabelled", "distill.label_weight=1"], "label_weight=1: pool: unlabelled"),
         (
             ["distill.pool=labelled", "distill.labelled_share=0.5"],

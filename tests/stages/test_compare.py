@@ -101,10 +101,13 @@ def test_a_stale_run_is_not_compared(clean: Project) -> None:
     result = clean.run("python", "-m", "meal", "compare", "main", "tuned", check=False)
     assert result.returncode == 1
     assert "error: tuned: evaluate is stale: inputs changed" in result.stderr
+    shown = clean.run("python", "-m", "meal", "results")
+    assert "warning: this table: evaluate is stale: inputs changed; run: dvc repro" in shown.stderr
     clean.run("python", "-m", "meal", "review", "main")
     assert "**These results are stale**: workspace" in clean.read("review.md")
     clean.run("git", "checkout", "-q", "-f", "main")
     clean.run("dvc", "checkout", "-q", "-f")
+    assert "warning" not in clean.run("python", "-m", "meal", "results").stderr
     params = clean.read("params.yaml")
     path = clean.folder / "params.yaml"
     path.write_text(params.replace("deterministic: true", "deterministic: false"))
