@@ -55,9 +55,10 @@ def results() -> None:
         manifest = read_sealed(DATA / "manifest.json", fix="dvc repro")
         try:
             table = results_table(read_json(METRICS, fix="dvc repro"))
+            title = heading(manifest)
         except KeyError as error:
             raise UserError(f"the last run lacks {error}; run: dvc repro") from None
-        typer.echo(f"{heading(manifest)}\n\n{table}")
+        typer.echo(f"{title}\n\n{table}")
         warn_if_stale()
 
 
@@ -67,13 +68,13 @@ def clean(
 ) -> None:
     """Show and remove unfinished work that no run with the current parameters would resume."""
     from meal.configure.checks import checked_slices
-    from meal.configure.leftovers import find_leftovers
+    from meal.configure.leftovers import current_data, find_leftovers
     from meal.configure.schema import load_params
     from meal.core.paths import CHECKPOINTS, PARAMS
 
     with _errors():
         slices = checked_slices(load_params(PARAMS), PARAMS.name)
-        leftovers = find_leftovers(CHECKPOINTS, slices)
+        leftovers = find_leftovers(CHECKPOINTS, slices, current_data(slices))
         for each in leftovers:
             typer.echo(f"{each.size / 2**20:9.1f} MiB  {each.path}  {each.reason}")
         if not leftovers:
@@ -207,11 +208,11 @@ def margins(
         if out:
             from meal.report.figures import margins_figure
 
+            shown = compared.along(rows, along)
             out.parent.mkdir(parents=True, exist_ok=True)
             rows.to_csv(out.with_suffix(".csv"), index=False, float_format="%.6g")
             title = f"# Student, baseline and ensemble along {along}"
             out.with_suffix(".md").write_text(f"{title}\n\n{header()}\n\n{text}\n")
-            shown = compared.along(rows, along)
             margins_figure(shown, along, compared.MODELS, out.with_suffix(".svg"))
 
 

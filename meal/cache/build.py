@@ -156,8 +156,8 @@ class CacheBuild:
         if folder.exists():
             shutil.rmtree(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(path / cache_parts.FOLDER)
         move(path, folder)
+        shutil.rmtree(folder / cache_parts.FOLDER)
         return TargetCache(folder, f"cache@{config.name}")
 
 

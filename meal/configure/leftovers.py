@@ -10,7 +10,8 @@ from typing import Any
 
 from meal.configure.slices import Slices
 from meal.core.errors import UserError
-from meal.core.files import read_json
+from meal.core.files import read_json, read_sealed
+from meal.core.paths import CONFIG, DATA
 from meal.core.work import IDENTITY, is_running
 
 _SLICES = {"teacher@": "teachers/", "cache@": "caches/"}  # where the slices of stages lie
@@ -25,17 +26,20 @@ class Leftover:
     reason: str
 
     def remove(self) -> None:
-        """Remove the folder and the file beside it."""
+        """Remove the folder and the file beside it, unless its stage has started."""
+        if is_running(self.path.parent):
+            return
         shutil.rmtree(self.path, ignore_errors=True)
         self.path.with_suffix(IDENTITY).unlink(missing_ok=True)
 
 
-def find_leftovers(root: Path, slices: Slices) -> list[Leftover]:
+def find_leftovers(root: Path, slices: Slices, data: str | None) -> list[Leftover]:
     """The leftovers of all stages, without those of a stage that is running.
 
     Args:
         root: the folder of all unfinished work.
         slices: what the current parameters give each stage, by path.
+        data: the fingerprint of the data that these parameters prepare; None if unknown.
     """
     found: list[Leftover] = []
     for stage in sorted(root.iterdir()) if root.is_dir() else []:
@@ -45,12 +49,17 @@ def find_leftovers(root: Path, slices: Slices) -> list[Leftover]:
         current = slices.get(_slice_name(stage.name))
         resumed = False
         for folder in sorted(folders, key=_newest, reverse=True):
+            identity = _identity(folder)
             if current is None:
                 reason = f"{stage.name} is not part of the current parameters"
-            elif _parameters(folder) != current:
+            elif identity.get("config") != current:
                 reason = "for other parameters"
+            elif data is None:
+                continue
+            elif identity.get("data") != data:
+                reason = "for other data"
             elif resumed:
-                reason = "for other inputs or code"
+                reason = "older, for other inputs or code"
             else:
                 resumed = True
                 continue
@@ -65,12 +74,23 @@ def _slice_name(stage: str) -> str:
     return stage
 
 
-def _parameters(folder: Path) -> Mapping[str, Any] | None:
-    """The parameters that a folder is for; None if unknown."""
+def current_data(slices: Slices) -> str | None:
+    """The fingerprint of the prepared data; None if there are none for these parameters."""
     try:
-        return read_json(folder.with_suffix(IDENTITY), "python -m meal clean").get("config")
+        manifest = read_sealed(DATA / "manifest.json", "dvc repro prepare")
+        prepared = read_sealed(CONFIG / "prepare.json", "dvc repro configure")
     except UserError:
         return None
+    own = {key: value for key, value in prepared.items() if key != "fingerprint"}
+    return str(manifest["fingerprint"]) if own == slices["prepare"] else None
+
+
+def _identity(folder: Path) -> Mapping[str, Any]:
+    """The parameters and inputs that a folder is for; empty if unknown."""
+    try:
+        return read_json(folder.with_suffix(IDENTITY), "python -m meal clean")
+    except UserError:
+        return {}
 
 
 def _newest(folder: Path) -> float:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_MOST_SYNCED = 1000  # files that are written to disk one by one; else everything is
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path, *, shared: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces `path` if the block succeeds.
@@ -51,9 +54,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary.chmod(0o755)
     try:
         yield temporary
+        _sync_all(temporary)  # before the old folder goes
         if path.exists():
             shutil.rmtree(path)
-        move(temporary, path)
+        _rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -63,10 +67,21 @@ def move(source: Path, target: Path) -> None:
 
     So a power cut leaves the old state or the new one, never a name without its content.
     """
-    if source.is_dir():
-        for entry in source.rglob("*"):
-            _sync(entry)
-    _sync(source)
+    _sync_all(source)
+    _rename(source, target)
+
+
+def _sync_all(path: Path) -> None:
+    """Write a file, or a folder with all that it holds, to disk."""
+    entries = list(path.rglob("*")) if path.is_dir() else []
+    if len(entries) > _MOST_SYNCED:
+        os.sync()
+        return
+    for entry in (*entries, path):
+        _sync(entry)
+
+
+def _rename(source: Path, target: Path) -> None:
     try:
         source.replace(target)
     except OSError as error:

@@ -5,6 +5,7 @@ Each sub-package owns the sections of params.yaml that it uses, in its `settings
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -147,7 +148,8 @@ def _explain(model: type[BaseModel], fault: Any) -> tuple[str, str]:
     if fault["type"] == "missing":
         return key, ": missing"
     if isinstance(fault["input"], Mapping):  # the message of a rule on several keys names them
-        prefix = f"{key}." if key and fault["type"] == "value_error" else f"{key}: " if key else ""
+        named = fault["type"] == "value_error" and re.match(r"[\w.]+[=:]", message)
+        prefix = f"{key}." if key and named else f"{key}: " if key else ""
         return prefix, message
     try:
         value = repr(fault["input"])

@@ -7,6 +7,7 @@ folder alone, so an interrupted stage resumes where it stopped, and never from a
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -89,8 +90,9 @@ def is_running(stage: Path) -> bool:
 def say_leaving() -> None:
     """Tell processes that wait for the locks of this one that it saves its work and ends."""
     for lock in list(_HELD):
-        lock.write(_LEAVING)
-        lock.flush()
+        with contextlib.suppress(OSError, ValueError):  # it has just been released
+            lock.write(_LEAVING)
+            lock.flush()
 
 
 _HELD: WeakSet[IO[str]] = WeakSet()

@@ -36,7 +36,10 @@ def folder(root: Path | None) -> RawFiles:
         )
     _check_folder(root)
     there = _classes(root)
-    pool = next((name for name in _POOLS if name in there), None)
+    pools = [name for name in _POOLS if name in there]
+    if len(pools) > 1:
+        raise UserError(f"{root} holds {' and '.join(pools)}; join them")
+    pool = pools[0] if pools else None
     if "train" not in there:
         if "test" in there:
             raise UserError(

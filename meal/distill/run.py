@@ -8,8 +8,8 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from meal.core.errors import UserError
 from meal.core.seeds import Purpose, derive_seed
+from meal.data.pools import check_pool, labelled_in_batch
 from meal.data.prepared import Prepared
 from meal.distill.mixup import mix
 from meal.distill.objective import DistillationObjective
@@ -50,7 +50,7 @@ def distill(
     ensemble.check(data.fingerprint, views.identity, config.view_count)
     seed = derive_seed(settings.seed, Purpose.STUDENT)
     spec = specify(config.network, data)
-    check_memory(spec, device, settings.batch_size)
+    check_memory(spec, device, settings.batch_size, settings.precision)
     objective = build_objective(config, spec, ensemble, seed).to(device)
     pipeline = ViewPipeline(PlainPipeline.of(data, "train", device), views)
     return train(
@@ -123,30 +123,21 @@ def _visits(
     """From a step to the passes and batches of that step and all later ones.
 
     Raises:
-        UserError: if the run has no unlabelled images, but needs some.
+        UserError: if there are too few images of a kind.
     """
-    unlabelled = data.training_rows("unlabelled")
-    for key, asks in (("pool", settings.pool == "unlabelled"), ("labelled_share", True)):
-        value = getattr(settings, key)
-        if value is not None and asks and not len(unlabelled):
-            raise UserError(
-                f"distill.{key}={value!r}: every training image has a label; set data.labelled "
-                f"below their number, or {'all' if key == 'pool' else 'null'}"
-            )
+    check_pool(data, settings.pool, settings.labelled_share, settings.batch_size)
     if settings.labelled_share is None:
         return Visits(data.training_rows(settings.pool), settings.batch_size, seed).batches
-    known = round(settings.labelled_share * settings.batch_size)
-    if not 0 < known < settings.batch_size:
-        raise UserError(
-            f"distill.labelled_share={settings.labelled_share:g}: {known} of {settings.batch_size} "
-            "images in a batch; both kinds need at least one"
-        )
+    known = labelled_in_batch(settings.labelled_share, settings.batch_size)
     labelled = Visits(data.training_rows("labelled"), known, derive_seed(seed, 0))
+    unlabelled = data.training_rows("unlabelled")
     others = Visits(unlabelled, settings.batch_size - known, derive_seed(seed, 1))
 
     def batches(first: int) -> Iterator[tuple[int, Tensor]]:
         pairs = zip(labelled.batches(first), others.batches(first), strict=False)
-        for (_, own), (number, rows) in pairs:  # a batch is read from one view
+        # A batch is read from one view, that of the unlabelled images: labelled ones may be seen
+        # several times in it.
+        for (_, own), (number, rows) in pairs:
             yield number, torch.cat([own, rows])
 
     return batches

@@ -6,6 +6,7 @@ import pandas as pd
 
 from meal.core.errors import UserError
 from meal.evaluation.significance import mean_interval
+from meal.experiments.table import check_repeats
 
 MODELS = ("baseline", "ensemble", "student")
 # The metric of each rival: how much lower the student's error is.
@@ -28,10 +29,14 @@ def margins(runs: pd.DataFrame) -> pd.DataFrame:
         The parameters that vary, and `seeds`, their number. `MODEL`: its mean error in percent.
         `minus RIVAL`: the student's error minus the rival's, in points. Each has an interval (95%,
         Student's t) in `NAME low` and `NAME high`.
+
+    Raises:
+        UserError: if two experiments have equal parameters.
     """
     parameters = [key for key in runs.columns if key not in SCORES]
     varied = [key for key in parameters if runs[key].astype(str).nunique() > 1]
     factors = [key for key in varied if key.split(".")[-1] != "seed"]
+    check_repeats(runs[varied].astype(str))
     text = runs[factors].astype(str)
     groups = runs.groupby([text[key] for key in factors]) if factors else [((), runs)]
     rows = []
@@ -85,9 +90,10 @@ def along(table: pd.DataFrame, key: str) -> pd.DataFrame:
     """
     factors = list(table.columns[: list(table.columns).index("seeds")])
     if key not in factors:
-        raise UserError(f"{key}: it does not vary; these do: {', '.join(factors) or 'nothing'}")
-    others = [factor for factor in factors if factor != key]
-    if not others:
+        others = ", ".join(factors) or "nothing"
+        raise UserError(f"--along {key}: it does not vary; these do: {others}")
+    rest = [factor for factor in factors if factor != key]
+    if not rest:
         return table
-    groups = table.groupby(others, sort=False)
+    groups = table.groupby(rest, sort=False)
     return max((own for _, own in groups), key=len).reset_index(drop=True)

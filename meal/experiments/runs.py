@@ -28,8 +28,8 @@ def read_runs(revisions: Sequence[str], file: str, scores: Sequence[str]) -> pd.
         scores: metrics in that file, with their keys joined by dots: `student.top1_error`.
 
     Returns:
-        A column for each parameter, with lists as text, and one for each score. Experiments with
-        equal parameters and scores share one row.
+        A column for each parameter, with lists and null as text, and one for each score.
+        Experiments with equal parameters and scores share one row.
 
     Raises:
         UserError: if no experiment has these scores.
@@ -45,6 +45,7 @@ def read_runs(revisions: Sequence[str], file: str, scores: Sequence[str]) -> pd.
             found = _flat(_content(state.data.metrics, file))
             if set(scores) <= found.keys() and not _stale(state.data, file):
                 params = _flat(_content(state.data.params, PARAMS.name))
+                params = {key: "null" if value is None else value for key, value in params.items()}
                 rows.append({**params, **{score: float(found[score]) for score in scores}})
     if not rows:
         target = " --target evaluate" if file == TEST else ""
@@ -52,7 +53,8 @@ def read_runs(revisions: Sequence[str], file: str, scores: Sequence[str]) -> pd.
             f"no experiment has {', '.join(scores)} in {file}; run some with: "
             f"python -m meal sweep -S KEY=A,B{target}"
         )
-    return pd.DataFrame(rows).drop_duplicates(ignore_index=True)
+    # A key that another commit lacks is no reason to drop its runs.
+    return pd.DataFrame(rows).fillna("missing").drop_duplicates(ignore_index=True)
 
 
 def _finished(commit: Any) -> Iterator[Any]:

@@ -64,11 +64,15 @@ def summarise(runs: pd.DataFrame, reference: Mapping[str, str]) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values(factors, ignore_index=True)
 
 
-def _scores(
-    runs: pd.DataFrame, factors: list[str], seeds: list[str]
-) -> dict[tuple[str, ...], dict[tuple[str, ...], float]]:
-    """The score of each run, by the values of the factors, then by those of the seeds."""
-    text = runs[factors + seeds].astype(str)
+def check_repeats(text: pd.DataFrame) -> None:
+    """Check that no two experiments have equal parameters: a repeated seed is not another one.
+
+    Args:
+        text: the parameters that vary, as text.
+
+    Raises:
+        UserError: naming the parameters.
+    """
     repeated = text[text.duplicated(keep=False)]
     if len(repeated):
         raise UserError(
@@ -76,6 +80,14 @@ def _scores(
             f"({repeated.iloc[0].to_dict()}): their code or number of threads differs; remove one "
             "of them with: dvc exp remove NAME"
         )
+
+
+def _scores(
+    runs: pd.DataFrame, factors: list[str], seeds: list[str]
+) -> dict[tuple[str, ...], dict[tuple[str, ...], float]]:
+    """The score of each run, by the values of the factors, then by those of the seeds."""
+    text = runs[factors + seeds].astype(str)
+    check_repeats(text)
     scores: dict[tuple[str, ...], dict[tuple[str, ...], float]] = {}
     for (_, row), score in zip(text.iterrows(), runs["score"], strict=True):
         scores.setdefault(tuple(row[factors]), {})[tuple(row[seeds])] = float(score)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,8 @@ from meal.core.device import total_memory
 from meal.core.errors import UserError
 from meal.models.factory import build
 from meal.models.spec import NetworkSpec
+
+Precision = Literal["float32", "bfloat16"]
 
 _COPIES = 4  # of the weights in training: themselves, gradients, momentum, the kept state
 _PROBE = 2  # images; BatchNorm needs more than one in training
@@ -35,16 +37,23 @@ class _SkipInitialisation(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def check_memory(spec: NetworkSpec, device: torch.device, batch_size: int | None = None) -> None:
+def check_memory(
+    spec: NetworkSpec,
+    device: torch.device,
+    batch_size: int | None = None,
+    precision: Precision = "float32",
+) -> None:
     """Check that a network fits in the memory of a device, before it is built.
 
-    Networks that cannot run on the meta device are not checked.
+    What it needs is counted without workspace: more will be used. Networks that cannot run on the
+    meta device are not checked.
 
     Args:
         spec: the network.
         device: where it will run.
-        batch_size: of training, which also needs gradients and the outputs of all layers; None if
-            it is not trained.
+        batch_size: of training, which also needs gradients and what the backward pass reads; None
+            if it is not trained.
+        precision: of the layers' outputs in training.
 
     Raises:
         UserError: with the estimate and the total memory.
@@ -55,7 +64,9 @@ def check_memory(spec: NetworkSpec, device: torch.device, batch_size: int | None
                 network = build(spec)
             needed = sum(value.nbytes for value in network.state_dict().values())
             if batch_size is not None:
-                outputs = _output_bytes(network, torch.empty(_PROBE, *spec.shape)) // _PROBE
+                outputs = _saved_bytes(network, torch.empty(_PROBE, *spec.shape)) // _PROBE
+                if precision == "bfloat16":
+                    outputs //= 2
                 needed = _COPIES * needed + batch_size * outputs
     except Exception:  # code outside the zoo may raise anything; building it will tell
         return
@@ -65,22 +76,24 @@ def check_memory(spec: NetworkSpec, device: torch.device, batch_size: int | None
         lower = "width, batch_size or data.image_size" if batch_size else "width"
         raise UserError(
             f"{spec.arch} at width {spec.width:g} with images of {spec.image_size} pixels: "
-            f"{purpose} needs about {needed / 2**30:.1f} GiB, but {device} has "
+            f"{purpose} needs at least {needed / 2**30:.1f} GiB, but {device} has "
             f"{memory / 2**30:.1f} GiB of memory; lower {lower}"
         )
 
 
-@torch.no_grad()
-def _output_bytes(network: nn.Module, images: Tensor) -> int:
-    """The bytes of the outputs of all innermost modules, which the backward pass needs."""
-    total = 0
+def _saved_bytes(network: nn.Module, images: Tensor) -> int:
+    """The bytes that are kept for the backward pass, without the weights."""
+    saved: dict[int, int] = {}
 
-    def add(module: nn.Module, inputs: object, output: object) -> None:
-        nonlocal total
-        total += output.nbytes if isinstance(output, Tensor) else 0
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage._cdata] = storage.nbytes()
+        return tensor
 
-    for module in network.modules():
-        if not list(module.children()):
-            module.register_forward_hook(add)
-    network.train()(images)
-    return total
+    network.train()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = network(images)
+    for parameter in network.parameters():
+        saved.pop(parameter.untyped_storage()._cdata, None)
+    del output
+    return sum(saved.values())

@@ -78,6 +78,12 @@ def prepare(config: PrepareSlice, folder: Path, workers: int = 0) -> Prepared:
             LOGGER.warning("%d %s images: equal images", count, pair.replace("_", " "))
     mean, std = _moments(found.sums[rows["train"]], side)
     known = np.setdiff1d(rows["train"], unlabelled)
+    if data.labelled != "all":
+        print(
+            f"data.labelled={data.labelled}: {len(known)} of {len(rows['train'])} training images "
+            "have a label; the others are the pool",
+            flush=True,
+        )
     statistics = {"labelled": _moments(found.sums[known], side)}
     if len(unlabelled):
         statistics[POOL] = _moments(found.sums[unlabelled], side)
@@ -311,9 +317,12 @@ def _resize(images: NDArray[np.uint8], size: int | None) -> NDArray[np.uint8]:
     """Images `(N, H, W, C)` at `size` x `size` pixels, bilinear with antialiasing."""
     if size is None or images.shape[1:3] == (size, size):
         return images
-    planes = torch.from_numpy(images).permute(0, 3, 1, 2).float()
-    planes = torch.nn.functional.interpolate(
-        planes, size=(size, size), mode="bilinear", antialias=True, align_corners=False
-    )
-    resized = planes.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-    return np.asarray(resized.numpy())
+    resized = np.empty((len(images), size, size, images.shape[3]), np.uint8)
+    for start in range(0, len(images), 1024):  # bounds memory
+        planes = torch.from_numpy(images[start : start + 1024]).permute(0, 3, 1, 2).float()
+        planes = torch.nn.functional.interpolate(
+            planes, size=(size, size), mode="bilinear", antialias=True, align_corners=False
+        )
+        pixels = planes.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+        resized[start : start + 1024] = pixels.numpy()
+    return resized

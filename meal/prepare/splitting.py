@@ -63,12 +63,20 @@ def split_images(
         parts = split_by_class(own, "test_fraction", test_fraction, data.test_seed, classes)
         rows["train"], rows["test"] = (rows["train"][part] for part in parts)
     own = labels[rows["train"]]
-    kept = choose_labelled(own, data.labelled, data.split_seed, classes)
+    fewest = _FEWEST if "validation" not in rows else 1
+    kept = choose_labelled(own, data.labelled, data.split_seed, classes, fewest)
     labelled = rows["train"][kept]
     hidden = np.setdiff1d(rows["train"], labelled)
     if "validation" not in rows:
         fraction, seed = data.validation_fraction, data.split_seed
-        parts = split_by_class(labels[labelled], "validation_fraction", fraction, seed, classes)
+        what = (
+            "training images"
+            if data.labelled == "all"
+            else f"labels (data.labelled={data.labelled})"
+        )
+        parts = split_by_class(
+            labels[labelled], "validation_fraction", fraction, seed, classes, what
+        )
         labelled, rows["validation"] = (labelled[part] for part in parts)
     rows["train"] = np.sort(np.concatenate([labelled, hidden, pool]))
     labels[hidden] = UNLABELLED
@@ -76,7 +84,11 @@ def split_images(
 
 
 def choose_labelled(
-    labels: Rows, wanted: float | Literal["all"], seed: int, classes: Sequence[str]
+    labels: Rows,
+    wanted: float | Literal["all"],
+    seed: int,
+    classes: Sequence[str],
+    fewest: int = _FEWEST,
 ) -> Rows:
     """Indices of the training images that keep their labels, in ascending order.
 
@@ -87,9 +99,10 @@ def choose_labelled(
         wanted: all, a number, or a fraction below 1.
         seed: decides which images they are.
         classes: names by number.
+        fewest: labels of a class.
 
     Raises:
-        UserError: if there are not as many images, or fewer than two labels for a class.
+        UserError: if there are not as many images, or too few labels for a class.
     """
     if wanted == "all":
         return np.arange(len(labels))
@@ -111,11 +124,12 @@ def choose_labelled(
     ranks[order] = np.arange(len(labels))  # breaks ties
     chosen = np.sort(np.lexsort((ranks, places))[:count])
     found = np.bincount(labels[chosen], minlength=len(classes))
-    few = [classes[k] for k in np.flatnonzero((sizes > 0) & (found < _FEWEST)).tolist()]
+    few = [classes[k] for k in np.flatnonzero((sizes > 0) & (found < fewest)).tolist()]
     if few:
+        purpose = ", one to train on and one for validation" if fewest > 1 else ""
         raise UserError(
             f"data.labelled={wanted}: {count} labels leave class(es) {', '.join(few)} with fewer "
-            f"than {_FEWEST}, one to train on and one for validation; raise it"
+            f"than {fewest}{purpose}; raise it"
         )
     return chosen
 
@@ -132,7 +146,12 @@ def check_classes(split: str, classes: Sequence[str], listed: Rows, left: Rows) 
 
 
 def split_by_class(
-    labels: Rows, key: str, fraction: float, seed: int, classes: Sequence[str]
+    labels: Rows,
+    key: str,
+    fraction: float,
+    seed: int,
+    classes: Sequence[str],
+    what: str = "training images",
 ) -> tuple[Rows, Rows]:
     """Indices of the images that stay and of those taken, stratified by class, in ascending order.
 
@@ -142,6 +161,7 @@ def split_by_class(
         fraction: of the images to take.
         seed: decides which images are taken.
         classes: names by number.
+        what: is split, for messages.
 
     Raises:
         UserError: if a class has too few images, or too few for every class are on one side.
@@ -161,7 +181,7 @@ def split_by_class(
         lowest = math.ceil(1000 * fewest / len(labels)) / 1000
         highest = math.floor(1000 * (1 - fewest / len(labels))) / 1000
         raise UserError(
-            f"data.{key}={fraction}: {taken} of {len(labels)} training images: a split with "
+            f"data.{key}={fraction}: {taken} of {len(labels)} {what}: a split with "
             f"{fewest} classes cannot include every class on both sides"
             + (f"; allowed: {lowest:.3f} to {highest:.3f}" if lowest <= highest else "")
         )

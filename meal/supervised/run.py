@@ -19,10 +19,10 @@ from meal.data.prepared import Prepared, open_data
 from meal.models.factory import build, check_structure
 from meal.models.memory import check_memory
 from meal.models.spec import specify
+from meal.supervised.ahead import check_disk, check_student
 from meal.supervised.loading import load_teacher
 from meal.supervised.objective import SupervisedObjective
 from meal.supervised.settings import SupervisedSlice
-from meal.supervised.space import check_disk
 from meal.training.checkpoints import Checkpoints
 from meal.training.engine import Run, Trained, train
 from meal.training.validation import validator
@@ -46,7 +46,9 @@ def run(stage: str, purpose: Purpose, config: Path, folder: Path, curve: Path) -
     set_determinism(runtime.deterministic)
     identity = {"config": settings.model_dump(mode="json"), "data": data.fingerprint}
     work = WorkFolder(CHECKPOINTS, stage, identity)
-    check_disk(CONFIG / "caches", CACHES, data)
+    if purpose is Purpose.TEACHER:
+        check_disk(CONFIG / "caches", CACHES, data)
+        check_student(CONFIG / "distill.json", data)
     if settings.training is None:
         trained = load_teacher(settings, data, device)
     else:
@@ -80,7 +82,7 @@ def train_supervised(
     settings, seed = config.training, derive_seed(config.network.seed, purpose)
     assert settings is not None
     spec = specify(config.network, data)
-    check_memory(spec, device, settings.batch_size)
+    check_memory(spec, device, settings.batch_size, settings.precision)
     check_structure(spec)
     network = build(spec, seed)
     pipeline = ViewPipeline(PlainPipeline.of(data, "train", device), view_family(config.views))

@@ -11,28 +11,34 @@ from meal.core.work import WorkFolder
 from tests.conftest import ROOT
 
 
-def work(root: Path, stage: str, beta: int, data: str) -> Path:
-    made = WorkFolder(root, stage, {"config": {"beta": beta}, "data": data})
+def work(root: Path, stage: str, beta: int, data: str, code: int = 0) -> Path:
+    made = WorkFolder(root, stage, {"config": {"beta": beta}, "data": data, "network": code})
     (made.path / "000000001.pt").write_bytes(bytes(4096))
     made.release()
     return made.path
 
 
 def test_only_work_that_nothing_would_resume_is_a_leftover(tmp_path: Path) -> None:
-    old, other = work(tmp_path, "distill", 1, "then"), work(tmp_path, "distill", 2, "now")
-    work(tmp_path, "distill", 1, "now")  # the newest of the current parameters
+    old, other = work(tmp_path, "distill", 1, "now", code=1), work(tmp_path, "distill", 2, "now")
+    kept = work(tmp_path, "distill", 1, "now")  # the newest of the current parameters and data
+    then = work(tmp_path, "distill", 1, "then")
     gone = work(tmp_path, "teacher@gone", 1, "now")
     running = WorkFolder(tmp_path, "cache@vgg", {"config": {}})
-    found = find_leftovers(tmp_path, {"distill": {"beta": 1}, "caches/vgg": {"beta": 1}})
+    current = {"distill": {"beta": 1}, "caches/vgg": {"beta": 1}}
+    unknown = find_leftovers(tmp_path, current, None)  # no data is prepared for these parameters
+    assert {each.path for each in unknown} == {other, gone}
+    found = find_leftovers(tmp_path, current, "now")
     assert {each.path: each.reason for each in found} == {
-        old: "for other inputs or code",
+        old: "older, for other inputs or code",
+        then: "for other data",
         other: "for other parameters",
         gone: "teacher@gone is not part of the current parameters",
     }
     assert all(each.size >= 4096 for each in found)
     for each in found:
         each.remove()
-    assert len(list((tmp_path / "distill").iterdir())) == 3  # the newest, its note, and the lock
+    left = {path.name for path in (tmp_path / "distill").iterdir()}
+    assert left == {kept.name, f"{kept.name}.json", "lock"}
     running.release()
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from meal.core.errors import UserError
 from meal.core.seeds import Purpose
 from meal.core.work import WorkFolder
+from meal.data.pools import labelled_in_batch
 from meal.data.prepared import Prepared, open_prepared
 from meal.distill.mixup import mix
 from meal.distill.objective import label_loss
@@ -192,9 +193,18 @@ def test_a_pool_without_images_is_an_error(
     assert message in str(error.value)
 
 
-def test_a_share_that_leaves_no_room_is_an_error(few: Prepared) -> None:
-    with pytest.raises(UserError, match=r"labelled_share=0\.01: 0 of 32 images in a batch"):
-        _visits(distill_settings(labelled_share=0.01), few, 0)
+@pytest.mark.parametrize("share", [0.9, 0.5])
+def test_a_share_that_the_images_cannot_fill_is_an_error(share: float, few: Prepared) -> None:
+    """There are 18 labelled and 96 unlabelled images."""
+    settings = distill_settings(labelled_share=share, batch_size=64)
+    known = round(share * 64)
+    message = rf"a batch would have {known} labelled and {64 - known} unlabelled images, but there"
+    with pytest.raises(UserError, match=message):
+        _visits(settings, few, 0)
+
+
+def test_a_batch_has_at_least_one_image_of_each_kind() -> None:
+    assert [labelled_in_batch(share, 64) for share in (0.001, 0.25, 0.999)] == [1, 16, 63]
 
 
 def test_labels_decide_nothing_where_they_are_hidden(few: Prepared, tmp_path: Path) -> None:

@@ -52,10 +52,16 @@ def test_the_picture_follows_one_parameter(tmp_path: Path) -> None:
     assert set(rows["distill.pool"]) == {"all"}
     margins_figure(rows, "data.labelled", ("baseline", "student"), tmp_path / "a.svg")
     assert "number of labels" in (tmp_path / "a.svg").read_text()
-    with pytest.raises(UserError, match=r"student: it does not vary; these do: data.labelled"):
+    with pytest.raises(UserError, match="--along student: it does not vary; these do: data"):
         along(margins(runs()), "student")
 
 
 def test_one_kind_of_run_is_one_row() -> None:
     table = margins(runs().query("`data.labelled` == 'all'"))
     assert len(table) == 1 and table["seeds"][0] == 2
+
+
+def test_a_repeated_seed_is_not_another_one() -> None:
+    twice = pd.concat([runs(), runs().assign(**{"student.top1_error": 9.0})])
+    with pytest.raises(UserError, match="experiments with equal parameters have different scores"):
+        margins(twice)

@@ -1,6 +1,7 @@
-"""Whether the disk can hold the caches, estimated before the first teacher trains.
+"""What would fail once all teachers are trained, checked before the first one trains.
 
-The stage `cache` checks each cache exactly, but only after its teacher has been trained.
+The later stages check the same more exactly. Their slices are read as plain JSON, as their models
+belong to packages whose changes must not retrain a teacher.
 """
 
 from __future__ import annotations
@@ -13,9 +14,20 @@ import numpy as np
 
 from meal.core.errors import UserError
 from meal.core.files import read_json
+from meal.data.pools import check_pool
 from meal.data.prepared import Prepared
 
 _INDEX = 2  # bytes of a class number in a cache with top-k
+
+
+def check_student(slice_: Path, data: Prepared) -> None:
+    """Check that the student will find the images that its slice asks for.
+
+    Raises:
+        UserError: if there are too few images of a kind.
+    """
+    settings = read_json(slice_, "dvc repro configure")["distill"]
+    check_pool(data, settings["pool"], settings["labelled_share"], settings["batch_size"])
 
 
 def check_disk(slices: Path, outputs: Path, data: Prepared) -> None:

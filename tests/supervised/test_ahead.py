@@ -9,7 +9,7 @@ import pytest
 from meal.core.errors import UserError
 from meal.core.files import write_sealed
 from meal.data.prepared import Prepared
-from meal.supervised.space import check_disk
+from meal.supervised.ahead import check_disk, check_student
 
 CACHE = {"enabled": True, "dtype": "float16", "top_k": None}
 
@@ -48,3 +48,17 @@ def test_caches_that_no_disk_holds_are_an_error_before_any_teacher_trains(
         (tmp_path / "caches" / "one").mkdir(parents=True)  # which is not built again
         free(needed // 2)
         check_disk(slices, tmp_path / "caches", data)
+
+
+def test_a_pool_that_the_data_lack_is_an_error_before_any_teacher_trains(
+    data: Prepared, tmp_path: Path
+) -> None:
+    def write(**distill: Any) -> Path:
+        given = {"pool": "all", "labelled_share": None, "batch_size": 32, **distill}
+        write_sealed(tmp_path / "distill.json", {"distill": given})
+        return tmp_path / "distill.json"
+
+    check_student(write(), data)
+    for change in ({"pool": "unlabelled"}, {"labelled_share": 0.5}):
+        with pytest.raises(UserError, match="every training image has a label"):
+            check_student(write(**change), data)
