@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,8 +45,10 @@ class WeightsFile(Section):
     def _print_digest(cls, given: Any) -> Any:
         """Without a digest, say which one the file has, to be copied."""
         file = given.get("file") if isinstance(given, Mapping) else None
-        if isinstance(file, str) and "sha256" not in given and Path(file).is_file():
-            raise ValueError(f"sha256: missing; {file} has {sha256(Path(file))}")
+        if isinstance(file, str) and "sha256" not in given:
+            with contextlib.suppress(OSError):
+                if Path(file).is_file():
+                    raise ValueError(f"sha256: missing; {file} has {sha256(Path(file))}")
         return given
 
     @model_validator(mode="after")

@@ -39,8 +39,9 @@ def tiny_params() -> dict[str, Any]:
         if ":" not in network["arch"]:
             network["width"] = 0.07
     params["views"]["count"] = 2
+    params["data"]["labelled"] = 600
     params["distill"].update(blocks=[1, 2, 3], label_weight=0.5)
-    params["teaching"].update(epochs=1, warmup_epochs=0)
+    params["teaching"].update(epochs=2, warmup_epochs=0)
     params["distill"].update(epochs=2, warmup_epochs=0)
     return params
 

@@ -182,7 +182,7 @@ def test_the_fashion_mnist_recipe_runs_on_miniature_files(tmp_path: Path) -> Non
     (project.folder / "params.yaml").write_text(yaml.safe_dump(params))
     assert project.stages_run("dvc", "repro")[-1] == "report"
     table = project.run("python", "-m", "meal", "results").stdout
-    assert table.startswith("Fashion-MNIST, 20 test images\n")
+    assert table.startswith("Fashion-MNIST, 300 labels (270 for training, 30 for validation), 20")
     assert "student, distilled" in table
 
 
