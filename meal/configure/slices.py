@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from meal.configure.schema import Params
-from meal.training.settings import Schedule
+from meal.training.settings import Training
 
 Slices = dict[str, dict[str, Any]]
 
@@ -68,15 +68,14 @@ def _seeded(params: Params) -> Params:
 def _student_slices(params: Params, network: dict[str, Any], cached: dict[str, Any]) -> Slices:
     """What the stages of the student's network read."""
     network = {**network, "weights": None}  # weights are for teachers
-    # The baseline has the student's number of steps and learning-rate schedule.
-    shared = {"epochs", "batch_size", "keep", *Schedule.model_fields}
-    budget = params.distill.model_dump(mode="json", include=shared)
+    # The baseline differs from the student in what it learns from, and in nothing else.
+    optimised = params.distill.model_dump(mode="json")
     return {
         "baseline": {
             "name": params.student,
             "network": network,
             "views": cached["views"],
-            "training": {**params.teaching.model_dump(mode="json"), **budget},
+            "training": {name: optimised[name] for name in Training.model_fields},
         },
         "distill": {
             "name": params.student,

@@ -16,6 +16,7 @@ from meal.core.errors import UserError
 from meal.core.settings import parse
 from meal.models.architectures import check
 from meal.models.settings import Network
+from meal.training.settings import Training
 from stages import configure
 
 # What a user types after -S, and what the one-line error must contain.
@@ -323,7 +324,7 @@ def slices(raw_params: dict[str, Any], tmp_path: Path, *assignments: str) -> dic
         ("student=mobilenet", {"baseline", "distill"}),
         ("distill.seed=5", {"distill"}),
         ("distill.epochs=7", {"baseline", "distill"}),
-        ("distill.lr=0.3", {"distill"}),
+        ("distill.lr=0.3", {"baseline", "distill"}),
         ("networks.vgg.seed=3", {"teachers/vgg"}),
         ("runtime.device=cpu", set()),
         ("data.split_seed=1", {"prepare"}),
@@ -337,11 +338,16 @@ def test_a_parameter_changes_only_the_slices_that_it_affects(
     assert {name for name in before if before[name] != after[name]} == changed
 
 
-def test_the_baseline_has_the_students_budget(raw_params: dict[str, Any], tmp_path: Path) -> None:
-    cut = slices(raw_params, tmp_path, "distill.epochs=7", "distill.batch_size=16")
-    assert cut["baseline"]["training"]["epochs"] == cut["distill"]["distill"]["epochs"] == 7
-    assert cut["baseline"]["training"]["batch_size"] == 16
-    assert cut["baseline"]["training"]["lr"] == raw_params["teaching"]["lr"]
+def test_the_baseline_is_optimised_like_the_student(
+    raw_params: dict[str, Any], tmp_path: Path
+) -> None:
+    """Equal steps are not enough: another rate or decay would be another comparison."""
+    flags = ["distill.epochs=7", "distill.batch_size=16", "distill.lr=0.2", "teaching.lr=0.3"]
+    cut = slices(raw_params, tmp_path, *flags, "distill.weight_decay=0.1")
+    training = cut["baseline"]["training"]
+    assert set(training) == set(Training.model_fields)
+    assert training == {name: cut["distill"]["distill"][name] for name in training}
+    assert (training["epochs"], training["lr"], training["weight_decay"]) == (7, 0.2, 0.1)
 
 
 def test_the_baselines_learning_rate_follows_the_students_schedule(
