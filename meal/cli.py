@@ -184,7 +184,7 @@ def table(
 @app.command()
 def margins(
     revisions: Annotated[list[str] | None, typer.Argument(help="commits; HEAD if none")] = None,
-    along: Annotated[str, typer.Option(help="KEY: the axis of the picture")] = "data.labelled",
+    along: Annotated[str, typer.Option(help="KEY: the axis of OUT.svg")] = "data.labelled",
     where: Annotated[
         list[str] | None, typer.Option(help="KEY=VALUE: only experiments with this value")
     ] = None,

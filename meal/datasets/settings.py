@@ -28,8 +28,8 @@ Labelled = Annotated[Literal["all"] | int | float, BeforeValidator(_labelled)]
 class Data(Section):
     """How the images are prepared and split.
 
-    `labelled` is how many training images keep their labels: all, a number, or a fraction. They
-    include the validation images; the other training images are the pool.
+    `labelled` is how many training images keep their labels: all, a number, or a fraction. The
+    validation images are taken from them, unless the folder has its own; the others are unlabelled.
     `test_fraction` is split off if the dataset has no test images; None takes the dataset's own.
     `source_size` is the size of the images that views are cut from, if larger than `image_size`.
     """

@@ -114,7 +114,7 @@ class Method(Section):
 
 
 class Distill(Training, Method):
-    """How the student learns: its budget, which the baseline shares, and the method.
+    """How the student learns: its optimisation, which the baseline shares, and the method.
 
     `init` gives its initial weights; MEAL V2 starts from a student trained on labels.
     """

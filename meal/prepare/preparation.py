@@ -80,8 +80,9 @@ def prepare(config: PrepareSlice, folder: Path, workers: int = 0) -> Prepared:
     known = np.setdiff1d(rows["train"], unlabelled)
     if data.labelled != "all":
         print(
-            f"data.labelled={data.labelled}: {len(known)} of {len(rows['train'])} training images "
-            "have a label; the others are the pool",
+            f"data.labelled={data.labelled}: {len(known)} labels for training, "
+            f"{len(rows['validation'])} for validation; {len(unlabelled)} training images are "
+            "unlabelled",
             flush=True,
         )
     statistics = {"labelled": _moments(found.sums[known], side)}
