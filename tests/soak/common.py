@@ -53,6 +53,7 @@ def make_folder_project(folder: Path) -> Project:
     params = tiny_params()
     params["dataset"] = "folder"
     params["data"].update(root=str(folder.with_name("images")), image_size=16, store="index")
+    params["data"].update(labelled=100)  # of 144 training images
     params["views"].update(crop="resized")
     params["distill"].update(batch_size=16)
     params["runtime"]["workers"] = 2
