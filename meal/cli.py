@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from meal.core.errors import UserError, log_to_stderr, user_message
 
-app = typer.Typer(
-    help="MEAL: distill several networks into one.", no_args_is_help=True, add_completion=False
-)
+app = typer.Typer(help="MEAL: distill several networks into one.", no_args_is_help=True)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"meal {version('meal')}")
+        raise typer.Exit
 
 
 @app.callback()
-def main() -> None:
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version", callback=_show_version)
+    ] = False,
+) -> None:
     """Send warnings to standard error."""
     log_to_stderr()
 
@@ -60,6 +71,36 @@ def results() -> None:
             raise UserError(f"the last run lacks {error}; run: dvc repro") from None
         typer.echo(f"{title}\n\n{table}")
         warn_if_stale()
+
+
+@app.command()
+def predict(
+    paths: Annotated[list[Path], typer.Argument(help="images, and folders of images")],
+    model: Annotated[Path, typer.Option(help="an exported folder")] = Path("artifacts/export"),
+    top: Annotated[int, typer.Option(min=1, help="classes to print per image")] = 5,
+    form: Annotated[
+        Literal["table", "json", "csv"], typer.Option("--format", help="how to print them")
+    ] = "table",
+    int8: Annotated[bool, typer.Option("--int8", help="use the quantised file")] = False,
+) -> None:
+    """Classify images with an exported student; needs ONNX Runtime and Pillow, not PyTorch."""
+    with _errors(in_project=False):
+        from meal.core.text import printable
+        from meal.predict.card import INT8, ONNX
+        from meal.predict.files import list_images, predict_files
+        from meal.predict.output import write_predictions
+        from meal.predict.session import OnnxStudent
+
+        student = OnnxStudent(model, INT8 if int8 else ONNX)
+        found, faults = list_images(paths)
+        asked = len(found) + len(faults)
+        faults += write_predictions(
+            predict_files(student, found), found, student.card.classes, top, form, sys.stdout
+        )
+        if faults:
+            lines = [f"{printable(each.path)}: {printable(each.fault)}" for each in faults]
+            lines.append(f"{len(faults)} of {asked} could not be read")
+            raise UserError("\n".join(lines))
 
 
 @app.command()
@@ -285,12 +326,19 @@ def _pairs(options: list[str] | None) -> dict[str, str]:
 
 
 @contextmanager
-def _errors() -> Iterator[None]:
+def _errors(*, in_project: bool = True) -> Iterator[None]:
     """Print errors that the user can fix without a traceback, and exit with status 1."""
     try:
-        if not Path("dvc.yaml").is_file():
+        if in_project and not Path("dvc.yaml").is_file():
             raise UserError(f"{Path.cwd()} holds no dvc.yaml; run this in the project's folder")
         yield
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] == "meal":
+            raise
+        extra = "pipeline" if in_project else "predict"
+        fix = f"pip install 'meal[{extra}]'"
+        typer.echo(f"error: {error.name} is not installed; run: {fix}", err=True)
+        raise typer.Exit(1) from None
     except Exception as error:
         message = user_message(error)
         if message is None:

@@ -22,9 +22,11 @@ from meal.core.errors import UserError
 from meal.core.settings import load_slice
 from meal.data.decoding import decode
 from meal.data.prepared import open_prepared
+from meal.datasets.registry import DATASETS
 from meal.distill.settings import DistillSlice
 from meal.ensemble.settings import EnsembleSlice
 from meal.evaluation.predictions import Predictions
+from meal.export.settings import ExportSlice
 from meal.prepare.settings import PrepareSlice
 from meal.supervised.settings import SupervisedSlice
 from meal.targets.cache import TargetCache
@@ -57,6 +59,7 @@ SLICES: dict[str, type[BaseModel]] = {
     "ensemble": EnsembleSlice,
     "baseline": SupervisedSlice,
     "distill": DistillSlice,
+    "export": ExportSlice,
 }
 MANY = settings(
     max_examples=1500, deadline=None, derandomize=True,
@@ -101,7 +104,7 @@ def test_a_params_file_with_any_value_anywhere_is_valid_or_an_error(
         return
     assert isinstance(params, Params)
     try:
-        slices = resolve(params, flip=False, sources={})
+        slices = resolve(params, DATASETS["digits"], {})
     except UserError as error:
         assert "views.count" in str(error)
         return

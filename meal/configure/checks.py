@@ -35,8 +35,7 @@ def checked_slices(params: Params, source: str) -> Slices:
         _check_device(params.runtime.device)
         digests = _check_networks(params)
         _check_weights(params)
-        flip = _check_dataset(params)
-        return resolve(params, flip=flip, sources=digests)
+        return resolve(params, _check_dataset(params), digests)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
 
@@ -111,8 +110,8 @@ def _check_pool(params: Params, dataset: Dataset) -> None:
             )
 
 
-def _check_dataset(params: Params) -> bool:
-    """Check what depends on the dataset; return whether its images may be mirrored."""
+def _check_dataset(params: Params) -> Dataset:
+    """Check what depends on the dataset, and return it."""
     name = params.dataset
     if name not in DATASETS:
         raise UserError(f"dataset={name!r}: unknown; allowed: {', '.join(sorted(DATASETS))}")
@@ -137,4 +136,4 @@ def _check_dataset(params: Params) -> bool:
             f"cache.top_k={top_k}: {name} has {classes} classes; allowed: 1 to {classes - 1}, "
             "or null"
         )
-    return dataset.flip
+    return dataset

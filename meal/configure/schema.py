@@ -39,6 +39,17 @@ class EnsembleSettings(Section):
     weights: Literal["uniform", "fitted"] = "uniform"
 
 
+class ExportSettings(Section):
+    """How the student leaves the pipeline.
+
+    `input` is what the ONNX file takes: `uint8`, pixels from 0 to 255, or `float32`, from 0 to 1.
+    `int8` adds a quantised file, calibrated on the validation images.
+    """
+
+    input: Literal["uint8", "float32"] = "uint8"
+    int8: bool = False
+
+
 class Params(Section):
     """All of params.yaml. `seed` shifts every other seed but that of the test images."""
 
@@ -53,6 +64,7 @@ class Params(Section):
     cache: Cache = Cache()
     ensemble: EnsembleSettings = EnsembleSettings()
     distill: Distill
+    export: ExportSettings = ExportSettings()
     runtime: Runtime = Runtime()
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from meal.configure.schema import Params
+from meal.datasets.registry import Dataset
 from meal.training.settings import Training
 
 Slices = dict[str, dict[str, Any]]
@@ -16,19 +17,19 @@ Slices = dict[str, dict[str, Any]]
 _STRIDE = 1_000_003  # between runs: larger than seeds that people choose, and prime
 
 
-def resolve(params: Params, *, flip: bool, sources: Mapping[str, str | None]) -> Slices:
+def resolve(params: Params, dataset: Dataset, sources: Mapping[str, str | None]) -> Slices:
     """Cut checked parameters into the slices of the stages, keyed by their path.
 
     Args:
         params: the checked parameters.
-        flip: whether the dataset's images may be mirrored, for `views.flip: auto`.
+        dataset: the one that they name.
         sources: digests of the user's own code, by network.
 
     Raises:
         UserError: if an image has fewer views than `views.count`, or `all` of unlimited views.
     """
     params = _seeded(params)
-    family, view_count = params.views.resolve(flip)
+    family, view_count = params.views.resolve(dataset.flip)
     cached = {"views": family.model_dump(mode="json"), "view_count": view_count}
     networks = {
         name: {**network.model_dump(mode="json"), "source": sources.get(name)}
@@ -39,6 +40,16 @@ def resolve(params: Params, *, flip: bool, sources: Mapping[str, str | None]) ->
         "ensemble": {"teachers": params.teachers, "weights": params.ensemble.weights},
     }
     slices |= _student_slices(params, networks[params.student], cached)
+    slices["export"] = {
+        "name": params.student,
+        "licence": dataset.licence,
+        "teachers": {
+            name: {key: networks[name][key] for key in ("arch", "width")}
+            for name in params.teachers
+        },
+        "method": params.distill.model_dump(mode="json"),
+        **params.export.model_dump(mode="json"),
+    }
     for name in params.teachers:
         slices |= _teacher_slices(params, name, networks[name], cached)
     return slices

@@ -21,6 +21,7 @@ ENSEMBLE = ARTIFACTS / "ensemble"
 BASELINE = ARTIFACTS / "baseline"
 STUDENT = ARTIFACTS / "student"
 PREDICTIONS = ARTIFACTS / "predictions"
+EXPORT = ARTIFACTS / "export"
 SIGNIFICANCE = PREDICTIONS / "significance.json"
 
 REPORTS = Path("reports")

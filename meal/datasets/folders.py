@@ -133,7 +133,7 @@ def _listed(
         labels: list[int] = []
         for label, name in enumerate(classes):
             place = root / split / name
-            images, rest = _images(place) if place.is_dir() else ([], 0)
+            images, rest = find_images(place) if place.is_dir() else ([], 0)
             if not images and split == train:
                 raise UserError(f"{place} holds no images; fill it or remove it")
             if not images:
@@ -147,7 +147,7 @@ def _listed(
         found[split] = Listing(tuple(paths), tuple(labels))
     unlabelled: Listing | None = None
     if pool:
-        images, rest = _images(root / pool)
+        images, rest = find_images(root / pool)
         ignored += rest
         if not images:
             raise UserError(f"{root / pool} holds no images; fill it or remove it")
@@ -203,7 +203,7 @@ def _check_link(path: str) -> None:
         raise UserError(f"{path} is a dangling symlink; fix or remove it")
 
 
-def _images(place: Path) -> tuple[Sequence[str], int]:
+def find_images(place: Path) -> tuple[Sequence[str], int]:
     """Paths of the images anywhere below a folder, sorted, and the number of other files.
 
     A folder that cannot be read is an error; torchvision would skip it silently.

@@ -27,6 +27,7 @@ class Dataset:
         pool: whether it may hold images without labels.
         test_fraction: of the images, if it has no test set of its own (`data.test_fraction`).
         note: a caveat for readers of its results.
+        licence: of its images, for the card of a student that is exported.
     """
 
     title: str
@@ -38,7 +39,10 @@ class Dataset:
     pool: bool = False
     test_fraction: float = 0.2
     note: str = ""
+    licence: str = "not known"
 
+
+_SVHN = "for non-commercial use only"
 
 DATASETS: dict[str, Dataset] = {
     "digits": Dataset(
@@ -49,12 +53,17 @@ DATASETS: dict[str, Dataset] = {
         image_size=16,
         test_fraction=0.5,
         note="small: one test image is a tenth of a point",
+        licence="CC BY 4.0 (UCI, Optical Recognition of Handwritten Digits)",
     ),
-    "fashion_mnist": Dataset("Fashion-MNIST", published.fashion_mnist, flip=True, classes=10),
+    "fashion_mnist": Dataset(
+        "Fashion-MNIST", published.fashion_mnist, flip=True, classes=10, licence="MIT"
+    ),
     "cifar10": Dataset("CIFAR-10", published.cifar10, flip=True, classes=10),
     "cifar100": Dataset("CIFAR-100", published.cifar100, flip=True, classes=100),
-    "svhn": Dataset("SVHN", published.svhn, flip=False, classes=10),
-    "svhn_extra": Dataset("SVHN with its extra set", published.svhn_extra, flip=False, classes=10),
+    "svhn": Dataset("SVHN", published.svhn, flip=False, classes=10, licence=_SVHN),
+    "svhn_extra": Dataset(
+        "SVHN with its extra set", published.svhn_extra, flip=False, classes=10, licence=_SVHN
+    ),
     "stl10": Dataset("STL-10", published.stl10, flip=True, classes=10, pool=True),
     "imagenet": Dataset(
         "ImageNet (ILSVRC 2012)",
@@ -64,6 +73,14 @@ DATASETS: dict[str, Dataset] = {
         classes=1000,
         image_size=224,
         note="its validation images are the test images here",
+        licence="ImageNet's terms of access: non-commercial research and education",
     ),
-    "folder": Dataset("folder of images", folders.folder, flip=True, files=True, pool=True),
+    "folder": Dataset(
+        "folder of images",
+        folders.folder,
+        flip=True,
+        files=True,
+        pool=True,
+        licence="not stated: a folder of the user's own",
+    ),
 }

@@ -106,6 +106,19 @@ def error_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Int
     return Interval(found.difference, min(found.low, low), max(found.high, high))
 
 
+def error_interval(correct: NDArray[np.bool_]) -> Interval:
+    """The error of one model, in percent, with its interval (Wilson, 1927).
+
+    Args:
+        correct: whether each prediction is correct, `(N,)`.
+    """
+    from scipy.stats import binomtest
+
+    wrong, images = int((~correct).sum()), len(correct)
+    found = binomtest(wrong, images).proportion_ci(CONFIDENCE, method="wilson")
+    return Interval(100 * wrong / images, 100 * float(found.low), 100 * float(found.high))
+
+
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
     """Compare two models by the images that only one predicts correctly, `(N,)` each."""
     from scipy.stats import binomtest

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 
 from meal.core.errors import UserError
+from meal.core.text import escape
 from meal.evaluation.comparison import ERROR, compare_models, compare_seeds
 from meal.evaluation.predictions import STUDENT, TEACHER, VOTE, ModelPredictions, Predictions
 from meal.evaluation.significance import CONFIDENCE, NOISE, Interval, unpaired_difference
 from meal.experiments.repository import open_repository
 from meal.experiments.snapshots import Snapshot, params_diff, read_snapshots
 from meal.metrics import Labels
-from meal.report.tables import escape, markdown, results_table
+from meal.report.tables import markdown, results_table
 
 _SHOWN_IMAGES = 10
 _FEW_SEEDS = 5

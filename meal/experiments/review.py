@@ -10,12 +10,13 @@ from dvc.scm import RevError, SCMError, resolve_rev
 
 from meal.core.errors import UserError
 from meal.core.paths import FIGURES
+from meal.core.text import escape
 from meal.evaluation.comparison import claims
 from meal.evaluation.predictions import STUDENT
 from meal.experiments.compare import changes_table, significance, uncertainty
 from meal.experiments.repository import open_repository
 from meal.experiments.snapshots import WORKSPACE, metrics_diff, params_diff, read_snapshot
-from meal.report.tables import escape, results_table
+from meal.report.tables import results_table
 
 _SHOWN = ("error_cost", "training", "reliability")  # the page has all pictures
 

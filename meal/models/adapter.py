@@ -12,13 +12,18 @@ if TYPE_CHECKING:
 
 
 class InputAdapter(nn.Module):
-    """Changes normalisation, size and number of channels of images `(N, C, H, W)`."""
+    """Changes normalisation, size and number of channels of images `(N, C, H, W)`.
+
+    Attributes:
+        inputs: the input that the network expects.
+    """
 
     scale: Tensor
     shift: Tensor
 
     def __init__(self, inputs: InputSpec) -> None:
         super().__init__()
+        self.inputs = inputs
         self._size, self._channels = inputs.size, inputs.channels
         mean, std, data_mean, data_std = (
             torch.tensor(values, dtype=torch.float64)

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from meal.core.errors import UserError
 from meal.core.progress import Progress
+from meal.core.text import printable
 from meal.data.decoding import decode, read_image
 from meal.data.stores import load_ahead
 from meal.prepare.duplicates import digest
@@ -52,7 +53,7 @@ class Scan:
     def name(self, row: int) -> str:
         """A file's path below the root, printable on one line."""
         path = os.fsdecode(self.paths[row])
-        return path if path.isprintable() else ascii(path)[1:-1]
+        return printable(path)
 
     def index(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Path, size and checksum of the files of `rows`, as a structured array."""

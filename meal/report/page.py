@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, StrictUndefined
 
 from meal.core.files import atomic_path
+from meal.core.text import plain
 from meal.evaluation.comparison import claims
 from meal.evaluation.metrics import TEMPERATURES, class_errors
 from meal.evaluation.predictions import BASELINE, ENSEMBLE, FITTED, STUDENT, Predictions
 from meal.report.figures import save
-from meal.report.tables import plain, results_rows
+from meal.report.tables import results_rows
 
 if TYPE_CHECKING:
     from meal.report.pictures import Picture

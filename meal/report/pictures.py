@@ -11,11 +11,11 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
+from meal.core.text import plain
 from meal.evaluation.metrics import confusion
 from meal.evaluation.predictions import BASELINE, ENSEMBLE, FITTED, STUDENT, TEACHER, Predictions
 from meal.metrics import calibration_bins, calibration_error
 from meal.report.figures import BLACK, COLOURS, TEACHER_COLOURS, TEACHER_MARKERS, WHITE
-from meal.report.tables import plain
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -109,16 +108,6 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.3f}"
     return str(value)
-
-
-def escape(text: object) -> str:
-    """Foreign text, such as a name, on one line and with Markdown syntax escaped."""
-    return re.sub(r"([\\`*|\[\]<>~$&]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", plain(text))
-
-
-def plain(text: object) -> str:
-    """Foreign text on one line, without invisible characters."""
-    return " ".join("".join(c for c in str(text) if c.isspace() or c.isprintable()).split())
 
 
 def _markdown(frame: pd.DataFrame) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,6 +14,17 @@ from meal.data.stores import ImageStore
 from meal.views.families import Parameters, ViewFamily
 
 _DRAWN_AT_ONCE = 1 << 16  # images whose views are drawn at once, to bound memory
+
+
+def scale_and_shift(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Factor and summand, float32 `(C,)`, that normalise pixels from 0 to 255.
+
+    Args:
+        mean, std: of values in [0, 1], by channel.
+    """
+    divisor = torch.tensor(std, dtype=torch.float64) * 255
+    shift = -torch.tensor(mean, dtype=torch.float64) * 255 / divisor
+    return (1 / divisor).float(), shift.float()
 
 
 class PlainPipeline:
@@ -37,11 +48,10 @@ class PlainPipeline:
         """
         self.store, self.device = store.to(device), device
         self.size = size or store.side
-        scale = torch.tensor(std, dtype=torch.float64) * 255
-        shift = -torch.tensor(mean, dtype=torch.float64) * 255 / scale
         # Repeated for a whole row of pixels, which is faster than channel by channel.
-        self._scale = (1 / scale).float().repeat(self.size).to(device)
-        self._shift = shift.float().repeat(self.size).to(device)
+        self._scale, self._shift = (
+            values.repeat(self.size).to(device) for values in scale_and_shift(mean, std)
+        )
 
     @classmethod
     def of(cls, data: Prepared, split: Split, device: torch.device) -> PlainPipeline:

@@ -14,6 +14,7 @@ from meal.configure.slices import resolve
 from meal.core.digests import sha256
 from meal.core.errors import UserError
 from meal.core.settings import parse
+from meal.datasets.registry import DATASETS
 from meal.models.architectures import check
 from meal.models.settings import Network
 from meal.training.settings import Training
@@ -315,16 +316,17 @@ def slices(raw_params: dict[str, Any], tmp_path: Path, *assignments: str) -> dic
         change(raw_params, assignment)
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(raw_params))
-    return resolve(load_params(path), flip=False, sources={})
+    return resolve(load_params(path), DATASETS["digits"], {})
 
 
 @pytest.mark.parametrize(
     ("assignment", "changed"),
     [
-        ("student=mobilenet", {"baseline", "distill"}),
-        ("distill.seed=5", {"distill"}),
-        ("distill.epochs=7", {"baseline", "distill"}),
-        ("distill.lr=0.3", {"baseline", "distill"}),
+        ("student=mobilenet", {"baseline", "distill", "export"}),
+        ("distill.seed=5", {"distill", "export"}),
+        ("distill.epochs=7", {"baseline", "distill", "export"}),
+        ("distill.lr=0.3", {"baseline", "distill", "export"}),
+        ("export.int8=true", {"export"}),
         ("networks.vgg.seed=3", {"teachers/vgg"}),
         ("runtime.device=cpu", set()),
         ("data.split_seed=1", {"prepare"}),
@@ -372,8 +374,9 @@ def test_flip_auto_follows_the_dataset(raw_params: dict[str, Any], tmp_path: Pat
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(raw_params))
     params = load_params(path)
-    for flip in (True, False):
-        assert resolve(params, flip=flip, sources={})["distill"]["views"]["flip"] is flip
+    for dataset, flip in (("fashion_mnist", True), ("digits", False)):
+        cut = resolve(params, DATASETS[dataset], {})
+        assert cut["distill"]["views"]["flip"] is flip
 
 
 def test_configure_needs_neither_torch_nor_timm() -> None:

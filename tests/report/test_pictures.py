@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from meal.core.text import escape
 from meal.evaluation.comparison import compare_with_rivals, significance_table
 from meal.evaluation.curves import write_tables
 from meal.evaluation.predictions import Predictions
@@ -19,7 +20,7 @@ from meal.evaluation.scoring import ModelOutputs, score_models
 from meal.metrics import log_softmax
 from meal.report import pictures
 from meal.report.page import write_page
-from meal.report.tables import escape, results_table
+from meal.report.tables import results_table
 
 COST = {"parameters": 1_000_000, "macs": 5_000_000, "bytes": 4_000_000}
 

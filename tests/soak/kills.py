@@ -22,6 +22,7 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "distill": ("artifacts/student", "reports/training/student.csv", "reports/validation.json"),
     "evaluate": ("artifacts/predictions", "reports/metrics.json", "reports/confusion.csv"),
     "report": ("reports/index.html", "reports/figures"),
+    "export": ("artifacts/export",),
 }
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
 

@@ -20,6 +20,7 @@ from meal.core.paths import SIGNIFICANCE
 from meal.data.prepared import SPLITS, open_prepared
 from meal.evaluation.predictions import FIX, Predictions
 from meal.models.checkpoint import load
+from meal.predict.card import Card
 from meal.targets.cache import TargetCache
 from meal.targets.ensemble import Ensemble
 from tests.stages.conftest import Project
@@ -52,6 +53,12 @@ def open_predictions(folder: Path) -> None:
     read_sealed(folder / SIGNIFICANCE.name, FIX)
 
 
+def open_export(folder: Path) -> None:
+    card = Card.read(folder)
+    for name in card.content["files"]:
+        card.file(name)
+
+
 OPENERS: dict[str, Callable[[Path], object]] = {
     "data": open_data,
     "teachers/vgg": load,
@@ -60,6 +67,7 @@ OPENERS: dict[str, Callable[[Path], object]] = {
     "baseline": load,
     "student": load,
     "predictions": open_predictions,
+    "export": open_export,
 }
 
 

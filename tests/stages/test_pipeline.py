@@ -15,10 +15,11 @@ from tests.conftest import recipe_params
 from tests.datasets.test_sources import write_fashion_mnist
 from tests.stages.conftest import Project, make_project
 
-AFTER_DISTILL = ["distill", "evaluate", "report"]
+AFTER_DISTILL = ["distill", "evaluate", "report", "export"]
 ALL = [
     "configure", "prepare", "teacher@vgg", "teacher@resnet", "teacher@preact", "cache@vgg",
     "cache@resnet", "cache@preact", "ensemble", "baseline", "distill", "evaluate", "report",
+    "export",
 ]  # fmt: skip
 
 
@@ -98,7 +99,7 @@ def test_runtime_settings_re_run_nothing(clean: Project) -> None:
 def test_a_change_to_evaluation_trains_nothing(clean: Project) -> None:
     path = clean.folder / "meal/evaluation/costs.py"
     path.write_text(path.read_text() + "\n# a comment\n")
-    assert clean.stages_run("dvc", "repro") == ["evaluate", "report"]
+    assert clean.stages_run("dvc", "repro") == ["evaluate", "report", "export"]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +181,7 @@ def test_the_fashion_mnist_recipe_runs_on_miniature_files(tmp_path: Path) -> Non
     for section in ("teaching", "distill"):
         params[section].update(epochs=1, warmup_epochs=0)
     (project.folder / "params.yaml").write_text(yaml.safe_dump(params))
-    assert project.stages_run("dvc", "repro")[-1] == "report"
+    assert project.stages_run("dvc", "repro")[-2:] == ["report", "export"]
     table = project.run("python", "-m", "meal", "results").stdout
     assert table.startswith("Fashion-MNIST, 300 labels (270 for training, 30 for validation), 20")
     assert "student, distilled" in table

@@ -1,0 +1,1 @@
+"""The stage `export`: the student as a folder that needs no pipeline."""

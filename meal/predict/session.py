@@ -1,0 +1,61 @@
+"""Probabilities from an exported student's ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meal.core.errors import UserError
+from meal.predict.card import ONNX, Card, Pixels
+
+Probabilities = NDArray[np.float32]
+
+
+class OnnxStudent:
+    """An exported student that ONNX Runtime runs on the CPU.
+
+    Attributes:
+        card: what the folder says of it.
+    """
+
+    def __init__(self, folder: Path, name: str = ONNX, threads: int = 0) -> None:
+        """Open a student.
+
+        Args:
+            folder: what the stage `export` wrote.
+            name: the file: `model.onnx`, or `model.int8.onnx`.
+            threads: of ONNX Runtime; 0 for one per core.
+
+        Raises:
+            UserError: if a file is missing or damaged.
+        """
+        self.card = Card.read(folder)
+        self._session = open_session(self.card.file(name), threads)
+
+    def probabilities(self, pixels: Pixels) -> Probabilities:
+        """From pixels `(N, H, W, C)`, 0 to 255, to probabilities `(N, classes)`."""
+        return run(self._session, pixels, self.card.input.dtype)
+
+
+def open_session(path: Path, threads: int = 0) -> Any:
+    """An ONNX Runtime session on the CPU; raise UserError if it cannot read the file."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors only
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no common class
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"ONNX Runtime cannot read {path}: {reason}") from None
+
+
+def run(session: Any, pixels: Pixels, dtype: str) -> Probabilities:
+    """Probabilities `(N, classes)` of a session for pixels `(N, H, W, C)`, 0 to 255."""
+    images = pixels if dtype == "uint8" else pixels.astype(np.float32) / np.float32(255)
+    answer: Probabilities = session.run(None, {"images": np.ascontiguousarray(images)})[0]
+    return answer
