@@ -1,5 +1,5 @@
 """`python -m meal`."""
 
-from meal.cli import app
+from meal.cli import run
 
-app()
+run()

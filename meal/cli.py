@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from meal.core.errors import UserError, log_to_stderr, user_message
+from meal.core.text import printable
 
 app = typer.Typer(help="MEAL: distill several networks into one.", no_args_is_help=True)
 
@@ -85,7 +86,6 @@ def predict(
 ) -> None:
     """Classify images with an exported student; needs ONNX Runtime and Pillow, not PyTorch."""
     with _errors(in_project=False):
-        from meal.core.text import printable
         from meal.predict.card import INT8, ONNX
         from meal.predict.files import list_images, predict_files
         from meal.predict.output import write_predictions
@@ -318,6 +318,23 @@ def timings(
         typer.echo(timings_table(rows))
 
 
+_SMALL = ("numpy", "onnxruntime", "PIL", "tqdm")  # what the extra `predict` installs
+
+
+def run() -> None:
+    """The command `meal`; a library that is not installed is named with the extra that has it."""
+    try:
+        app()
+    except ModuleNotFoundError as error:
+        library = str(error.name).partition(".")[0]
+        if library == "meal":
+            raise
+        extra = "predict" if library in _SMALL else "pipeline"
+        message = f"error: {library} is not installed; run: pip install 'meal[{extra}]'"
+        typer.echo(message, err=True)
+        sys.exit(1)
+
+
 def _pairs(options: list[str] | None) -> dict[str, str]:
     for option in options or []:
         if "=" not in option:
@@ -332,17 +349,10 @@ def _errors(*, in_project: bool = True) -> Iterator[None]:
         if in_project and not Path("dvc.yaml").is_file():
             raise UserError(f"{Path.cwd()} holds no dvc.yaml; run this in the project's folder")
         yield
-    except ModuleNotFoundError as error:
-        if str(error.name).partition(".")[0] == "meal":
-            raise
-        extra = "pipeline" if in_project else "predict"
-        fix = f"pip install 'meal[{extra}]'"
-        typer.echo(f"error: {error.name} is not installed; run: {fix}", err=True)
-        raise typer.Exit(1) from None
     except Exception as error:
         message = user_message(error)
         if message is None:
             raise
         for line in message.splitlines():
-            typer.echo(f"error: {line}", err=True)
+            typer.echo(f"error: {printable(line)}", err=True)
         raise typer.Exit(1) from None

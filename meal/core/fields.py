@@ -29,8 +29,8 @@ def _sha256(value: str) -> str:
 
 Integer = Annotated[int, BeforeValidator(_no_bool)]
 Number = Annotated[float, BeforeValidator(_no_bool)]
-Positive = Annotated[Number, Field(gt=0)]
-NonNegative = Annotated[Number, Field(ge=0)]
+Positive = Annotated[Number, Field(ge=1e-9, le=1e9)]
+NonNegative = Annotated[Number, Field(ge=0, le=1e9)]
 Fraction = Annotated[Number, Field(ge=0, lt=1)]
 Count = Annotated[Integer, Field(ge=1, le=10**9)]
 Seed = Annotated[Integer, AfterValidator(_seed)]

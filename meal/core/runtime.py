@@ -17,7 +17,7 @@ from meal.core.settings import Section, parse, read_yaml
 
 
 def _device(value: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", value):
+    if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,2}))?", value):
         raise ValueError("allowed: auto, cpu, cuda, cuda:N")
     return value
 

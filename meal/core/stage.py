@@ -10,6 +10,7 @@ from meal.core.errors import UserError, log_to_stderr, user_message
 from meal.core.orphans import leave_with_parent
 from meal.core.paths import CONFIG
 from meal.core.signals import Interrupted
+from meal.core.text import printable
 
 
 def teacher_argument() -> str:
@@ -45,5 +46,5 @@ def run_stage(main: Callable[[], None]) -> None:
         if message is None:
             raise
         for line in message.splitlines():
-            print(f"error: {line}", file=sys.stderr)
+            print(f"error: {printable(line)}", file=sys.stderr)
         sys.exit(1)

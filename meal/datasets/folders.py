@@ -36,10 +36,7 @@ def folder(root: Path | None) -> RawFiles:
         )
     _check_folder(root)
     there = _classes(root)
-    pools = [name for name in _POOLS if name in there]
-    if len(pools) > 1:
-        raise UserError(f"{root} holds {' and '.join(pools)}; join them")
-    pool = pools[0] if pools else None
+    pool = _pool(root, there)
     if "train" not in there:
         if "test" in there:
             raise UserError(
@@ -52,6 +49,20 @@ def folder(root: Path | None) -> RawFiles:
     if held:
         print(f"{root} holds no test/: {held}/ is the test set", flush=True)
     return _listed(root, "train", None, held, pool)
+
+
+def _pool(root: Path, there: Sequence[str]) -> str | None:
+    """The name of the folder of unlabelled images; None if there is none.
+
+    Raises:
+        UserError: if there are two, or one whose name is only almost right.
+    """
+    pools = [name for name in there if name.lower() in _POOLS]
+    if len(pools) > 1:
+        raise UserError(f"{root} holds {' and '.join(pools)}; join them")
+    if pools and pools[0] not in _POOLS:
+        raise UserError(f"{root / pools[0]}: rename it to {pools[0].lower()}, in lower case")
+    return pools[0] if pools else None
 
 
 def imagenet(root: Path | None) -> RawFiles:
@@ -121,6 +132,16 @@ def _listed(
             f"{root / train} holds {len(classes)} class(es) ({', '.join(classes) or 'none'}): at "
             "least two sub-folders of images are needed, one per class"
         )
+    inside = [name for name in classes if name.lower() in _POOLS]
+    if inside:
+        raise UserError(
+            f"{root / train / inside[0]} cannot be a class: images without labels belong in "
+            f"{root / _POOLS[0]}"
+        )
+    if train != ".":
+        known = {train, validation, test, pool}
+        for name in sorted(set(_classes(root)) - known):
+            LOGGER.warning("%s is ignored", root / name)
     found: dict[str, Listing] = {}
     ignored = 0
     for split in filter(None, (train, validation, test)):

@@ -16,6 +16,8 @@ SplitFraction = Annotated[Number, Field(gt=0, lt=1)]
 
 def _labelled(value: object) -> object:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(value, float) and value == 1:
+        raise ValueError("as a fraction, all images: write all; as a number, one image: write 1")
     whole = number and float(str(value)).is_integer()
     if value == "all" or (number and (value >= 1 if whole else 0 < value < 1)):  # type: ignore[operator]
         return value

@@ -21,7 +21,9 @@ LOGGER = logging.getLogger(__name__)
 
 LOCK = "dvc.lock"
 _RUNTIME = "runtime"  # the key of params.yaml that changes no result
-_REPORT = "report"  # the stage that computes no numbers
+# The stages that compute numbers, but for those of the teachers.
+_COMPUTING = ("configure", "prepare", "ensemble", "baseline", "distill", "evaluate")
+_TEACHERS = ("teacher", "cache")  # stages of each teacher
 
 Folder = Mapping[str, str]  # the hashes of a folder's files, by their path in it
 FolderReader = Callable[[str], Folder | None]  # from a folder's hash; None if it is not at hand
@@ -69,14 +71,17 @@ def freshness(
     if ran is not None and _deciding(ran) != _deciding(params):
         return Freshness(f"{name} is stale: its {PARAMS} changed after the run")
     # The lock file also keeps stages of teachers that are no longer chosen.
-    chosen = {"", *(params.get("teachers") or [])}
-    entries = {key: value for key, value in stages.items() if key.partition("@")[2] in chosen}
+    teachers = params.get("teachers") or []
+    expected = [*_COMPUTING, *(f"{stage}@{name}" for stage in _TEACHERS for name in teachers)]
+    lacking = [stage for stage in expected if stage not in stages]
+    if lacking:
+        return Freshness(f"{name} is stale: its {LOCK} has no run of {', '.join(lacking)}")
+    entries = {stage: stages[stage] for stage in expected}
     found = _Outputs(entries.values(), read)
     late = [
         stage
         for stage, entry in entries.items()
-        if stage != _REPORT
-        and not all(found.agrees(dep["path"], dep.get("md5")) for dep in entry.get("deps", []))
+        if not all(found.agrees(dep["path"], dep.get("md5")) for dep in entry.get("deps", []))
     ]
     verb = "is" if len(late) == 1 else "are"
     stale = f"{name}: {', '.join(late)} {verb} stale: inputs changed" if late else ""

@@ -16,6 +16,7 @@ from typing import Any
 
 from meal.core.digests import code_digest
 from meal.core.errors import UserError
+from meal.core.text import printable
 from meal.models.settings import Network
 from meal.models.zoo import ZOO
 
@@ -67,23 +68,25 @@ def _check_options(options: Mapping[str, Any]) -> None:
     for name in options:
         if name.startswith(_LOADING):
             raise UserError(
-                f"options.{name}={options[name]!r}: an option cannot load weights; allowed: "
-                "weights: pretrained, or weights: {file: PATH, sha256: DIGEST}"
+                f"options.{printable(name)}={options[name]!r}: an option cannot load weights; "
+                "allowed: weights: pretrained, or weights: {file: PATH, sha256: DIGEST}"
             )
 
 
 def _check_timm(arch: str) -> None:
     """Look for the name in timm's source files first: importing timm takes seconds."""
-    name = arch.removeprefix(TIMM).partition(".")[0]
+    name, _, tag = arch.removeprefix(TIMM).partition(".")
     package = find_spec("timm")
     if package is not None and package.origin is not None:
         builder = re.compile(rf"^@register_model\ndef {re.escape(name)}\(", re.MULTILINE)
-        files = (Path(package.origin).parent / "models").glob("*.py")
-        if any(builder.search(file.read_text(encoding="utf-8")) for file in files):
-            return
+        for file in (Path(package.origin).parent / "models").glob("*.py"):
+            text = file.read_text(encoding="utf-8")
+            if builder.search(text) and (not tag or f"{name}.{tag}" in text):
+                return
     import timm
 
-    _check_name(arch, timm.is_model(arch.removeprefix(TIMM)), timm.list_models)
+    names = timm.list_pretrained if tag else timm.list_models
+    _check_name(arch, arch.removeprefix(TIMM) in names(), names)
 
 
 def _check_name(arch: str, known: bool, names: Any) -> None:

@@ -237,6 +237,8 @@ def _intact_rows(raw: RawFiles, intact: NDArray[np.bool_]) -> tuple[dict[str, Ro
         labels.append(np.array(listing.labels, np.int64))
         if name != POOL:
             check_classes(name, raw.classes, labels[-1], labels[-1][intact[start:stop]])
+        elif not len(rows[name]):
+            raise UserError(f"no intact image is left in {name}")
         start = stop
     pool = rows.pop(POOL, np.empty(0, np.int64))
     return rows, pool, np.concatenate(labels)

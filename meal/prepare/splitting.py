@@ -122,16 +122,27 @@ def choose_labelled(
     places[by_class] = (np.arange(len(labels)) - starts + 0.5) / np.repeat(sizes, sizes)
     ranks = np.empty(len(labels), np.int64)
     ranks[order] = np.arange(len(labels))  # breaks ties
-    chosen = np.sort(np.lexsort((ranks, places))[:count])
-    found = np.bincount(labels[chosen], minlength=len(classes))
-    few = [classes[k] for k in np.flatnonzero((sizes > 0) & (found < fewest)).tolist()]
-    if few:
-        purpose = ", one to train on and one for validation" if fewest > 1 else ""
-        raise UserError(
-            f"data.labelled={wanted}: {count} labels leave class(es) {', '.join(few)} with fewer "
-            f"than {fewest}{purpose}; raise it"
-        )
-    return chosen
+    queue = np.lexsort((ranks, places))
+    _check_labels_per_class(labels[queue], wanted, count, classes, fewest)
+    return np.sort(queue[:count])
+
+
+def _check_labels_per_class(
+    queue: Rows, wanted: object, count: int, classes: Sequence[str], fewest: int
+) -> None:
+    """Raise UserError unless the first `count` labels of a queue include `fewest` of each class."""
+    sizes, found = (np.bincount(part, minlength=len(classes)) for part in (queue, queue[:count]))
+    few = np.flatnonzero((sizes > 0) & (found < fewest)).tolist()
+    if not few:
+        return
+    purpose = ", one to train on and one for validation" if fewest > 1 else ""
+    scarce = [classes[k] for k in few if sizes[k] < fewest]
+    enough = 1 + max(int(np.flatnonzero(queue == k)[:fewest][-1]) for k in few)
+    fix = f"add images of {', '.join(scarce)}" if scarce else f"allowed: from {enough}, or all"
+    raise UserError(
+        f"data.labelled={wanted}: {count} labels leave class(es) "
+        f"{', '.join(classes[k] for k in few)} with fewer than {fewest}{purpose}; {fix}"
+    )
 
 
 def check_classes(split: str, classes: Sequence[str], listed: Rows, left: Rows) -> None:

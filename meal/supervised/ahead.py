@@ -7,62 +7,104 @@ belong to packages whose changes must not retrain a teacher.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from meal.core.errors import UserError
 from meal.core.files import read_json
 from meal.data.pools import check_pool
 from meal.data.prepared import Prepared
+from meal.models.memory import check_memory
+from meal.models.settings import NetworkSlice
+from meal.models.spec import specify
+from meal.views.settings import ViewsSlice
 
+_FIX = "dvc repro configure"
 _INDEX = 2  # bytes of a class number in a cache with top-k
+_ALIGNED = 16  # values of a spatially aligned block
+_DECIDING = ("view_count", "dtype", "top_k", "enabled", "align")  # of the size of a cache
 
 
-def check_student(slice_: Path, data: Prepared) -> None:
-    """Check that the student will find the images that its slice asks for.
+def check_views(views: ViewsSlice, data: Prepared) -> None:
+    """Check that a crop always shows a part of the image.
 
     Raises:
-        UserError: if there are too few images of a kind.
+        UserError: if the padding is larger than half of the image.
     """
-    settings = read_json(slice_, "dvc repro configure")["distill"]
+    side = data.shape[1]
+    if views.crop == "padded" and views.crop_padding > side // 2:
+        raise UserError(
+            f"views.crop_padding={views.crop_padding}: images have {side} pixels; allowed: 0 to "
+            f"{side // 2}"
+        )
+
+
+def check_student(slice_: Path, data: Prepared, device: torch.device) -> None:
+    """Check that the student will find the images that its slice asks for, and enough memory.
+
+    Raises:
+        UserError: if there are too few images of a kind, or too little memory.
+    """
+    config = read_json(slice_, _FIX)
+    settings = config["distill"]
     check_pool(data, settings["pool"], settings["labelled_share"], settings["batch_size"])
+    spec = specify(NetworkSlice.model_validate(config["network"]), data)
+    batch_size = min(settings["batch_size"], data.count("train"))
+    check_memory(spec, device, batch_size, settings["precision"])
 
 
-def check_disk(slices: Path, outputs: Path, data: Prepared) -> None:
-    """Check that all caches that are not yet built will fit on the disk.
+def check_disk(slices: Path, outputs: Path, teachers: Path, data: Prepared) -> None:
+    """Check that all caches that are not yet built, and their mean, will fit on the disk.
 
     Args:
         slices: the folder of the slices of the stage `cache`, one per teacher.
         outputs: the folder of the finished caches.
+        teachers: the folder of the finished teachers.
         data: the prepared data.
 
     Raises:
         UserError: with the size of the caches and the free space.
     """
-    settings = [
-        read_json(path, "dvc repro configure")
-        for path in sorted(slices.glob("*.json"))
-        if not (outputs / path.stem).exists()
+    settings = {path.stem: read_json(path, _FIX) for path in sorted(slices.glob("*.json"))}
+    missing = [
+        each
+        for name, each in settings.items()
+        if not (teachers / name).exists() or not _is_built(outputs / name, each, data)
     ]
-    images, needed = data.count("train"), 0
-    for each in settings:
-        needed += images * each["view_count"] * _logit_bytes(each["cache"], data.classes)
+    if not missing:
+        return
+    images, views = data.count("train"), missing[0]["view_count"]
+    each = images * views * _bytes(missing[0]["cache"], data.classes)
+    needed = (len(missing) + 1) * each  # and the mean of all
     free = shutil.disk_usage(slices).free
     if needed > free:
-        views = settings[0]["view_count"]
         raise UserError(
-            f"views.count={views}: {len(settings)} caches of {views} views of {images} images need "
-            f"at least {needed / 2**30:.1f} GiB, but the disk has {free / 2**30:.1f} GiB free; "
-            "lower views.count or set cache.top_k"
+            f"views.count={views}: {len(missing)} caches of {views} views of {images} images, and "
+            f"their mean, need about {needed / 2**30:.1f} GiB, but the disk has "
+            f"{free / 2**30:.1f} GiB free; lower views.count or cache.blocks, or set cache.top_k"
         )
 
 
-def _logit_bytes(cache: dict[str, Any], classes: int) -> int:
-    """The bytes of the logits of an image in one view."""
+def _is_built(folder: Path, wanted: Mapping[str, Any], data: Prepared) -> bool:
+    """Whether a cache is there, for these data and of this size."""
+    try:
+        manifest = read_json(folder / "manifest.json", _FIX)
+    except UserError:
+        return False
+    expected = {**wanted["cache"], "view_count": wanted["view_count"]}
+    same = all(manifest.get(key) == expected[key] for key in _DECIDING)
+    return same and manifest.get("data") == data.fingerprint
+
+
+def _bytes(cache: Mapping[str, Any], classes: int) -> int:
+    """The bytes of an image in one view; a network may have fewer blocks."""
     if not cache["enabled"]:
         return 0
-    size = np.dtype(cache["dtype"]).itemsize
-    top_k = cache["top_k"]
-    return int(top_k * (size + _INDEX) if top_k else classes * size)
+    size, top_k = np.dtype(cache["dtype"]).itemsize, cache["top_k"]
+    logits = top_k * (size + _INDEX) if top_k else classes * size
+    blocks = cache["blocks"] * _ALIGNED * size if cache["align"] == "spatial" else 0
+    return int(logits + blocks)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from meal.core.device import select_device, set_determinism
-from meal.core.paths import CACHES, CHECKPOINTS, CONFIG
+from meal.core.paths import CACHES, CHECKPOINTS, CONFIG, TEACHERS
 from meal.core.runtime import load_runtime
 from meal.core.seeds import Purpose, derive_seed
 from meal.core.settings import load_slice
@@ -19,7 +19,7 @@ from meal.data.prepared import Prepared, open_data
 from meal.models.factory import build, check_structure
 from meal.models.memory import check_memory
 from meal.models.spec import specify
-from meal.supervised.ahead import check_disk, check_student
+from meal.supervised.ahead import check_disk, check_student, check_views
 from meal.supervised.loading import load_teacher
 from meal.supervised.objective import SupervisedObjective
 from meal.supervised.settings import SupervisedSlice
@@ -46,9 +46,10 @@ def run(stage: str, purpose: Purpose, config: Path, folder: Path, curve: Path) -
     set_determinism(runtime.deterministic)
     identity = {"config": settings.model_dump(mode="json"), "data": data.fingerprint}
     work = WorkFolder(CHECKPOINTS, stage, identity)
+    check_views(settings.views, data)
     if purpose is Purpose.TEACHER:
-        check_disk(CONFIG / "caches", CACHES, data)
-        check_student(CONFIG / "distill.json", data)
+        check_disk(CONFIG / "caches", CACHES, TEACHERS, data)
+        check_student(CONFIG / "distill.json", data, device)
     if settings.training is None:
         trained = load_teacher(settings, data, device)
     else:
@@ -82,7 +83,8 @@ def train_supervised(
     settings, seed = config.training, derive_seed(config.network.seed, purpose)
     assert settings is not None
     spec = specify(config.network, data)
-    check_memory(spec, device, settings.batch_size, settings.precision)
+    batch_size = min(settings.batch_size, len(data.training_rows("labelled")))
+    check_memory(spec, device, batch_size, settings.precision)
     check_structure(spec)
     network = build(spec, seed)
     pipeline = ViewPipeline(PlainPipeline.of(data, "train", device), view_family(config.views))

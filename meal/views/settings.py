@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from meal.core.errors import UserError
-from meal.core.fields import Count, Integer, Positive, Seed
+from meal.core.fields import Integer, Positive, Seed
 from meal.core.settings import Section
 
 
@@ -40,7 +40,7 @@ class Views(Section):
     """The views of a training image. `count` is the number of them cached per teacher."""
 
     seed: Seed = 0
-    count: Count | Literal["all"] = 8
+    count: Annotated[Integer, Field(ge=1, le=100_000)] | Literal["all"] = 8
     crop: Crop = "padded"
     crop_padding: Annotated[Integer, Field(ge=0, le=16)] = 4
     scale: Scale = (0.35, 1.0)

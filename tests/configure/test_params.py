@@ -43,7 +43,14 @@ FAULTS = {
     "networks.vgg.blocks=['']": "networks.vgg.blocks.0='': string should have at least 1",
     "networks.vgg.arch='networks:f'": "your own networks belong in the folder networks/",
     f"networks.vgg.arch='networks.{'a' * 300}:f'": "belong in the folder networks/",
-    "networks.vgg={arch: timm/resnet18.bogus, weights: pretrained}": "no pretrained weights",
+    "networks.vgg={arch: timm/resnet18.bogus, weights: pretrained}": "unknown; nearest: resnet18.",
+    "networks.vgg={arch: timm/resnet18.bogus}": "arch='timm/resnet18.bogus': unknown",
+    'networks.vgg={arch: timm/resnet18, options: {"weights\\e[31m\\n": 1}}': (
+        "options.weights\\x1b[31m\\n=1"
+    ),
+    "views.count=1000000000": "views.count=1000000000: must be less than or equal to 100000",
+    "distill.lr=1e300": "distill.lr='1e300': must be less than or equal to",
+    "data.labelled=1.0": "data.labelled=1.0: as a fraction, all images: write all",
     "networks.vgg=3": "networks.vgg=3: must be keys with values",
     "networks.mean={arch: vgg19}": "a name has 1 to 64 letters",
     "epochs=3": "epochs: unknown key; allowed here: seed, dataset, student",
@@ -72,6 +79,7 @@ FAULTS = {
     "data.validation_fraction=1": "data.validation_fraction=1: must be less than 1",
     "runtime.device=tpu": "runtime.device='tpu': allowed: auto, cpu, cuda, cuda:N",
     "runtime.device='cuda:٣'": "runtime.device='cuda:٣': allowed: auto, cpu, cuda, cuda:N",
+    "runtime.device='cuda:00'": "runtime.device='cuda:00': allowed: auto, cpu, cuda, cuda:N",
     "runtime.device='cuda:99'": "runtime.device='cuda:99': ",
     "runtime.checkpoint_minutes=1.0e-9": "minutes=1e-09: must be greater than or equal to",
     "teaching.batch_size=1000000000000": "must be less than or equal to 65536",

@@ -126,7 +126,8 @@ def test_timm_loads_a_student_of_its_own(
     student = meal.load(tmp_path / "out")
     image = student.preprocess(pixels(data)[0, :, :, 0])
     if inputs:
-        image = student.network.adapter(image)
+        adapter: Any = student.network.adapter
+        image = adapter(image)
     assert np.allclose(own(image).softmax(1)[0].detach().numpy(), expected[0], atol=1e-6)
     settings: Any = own.pretrained_cfg
     assert settings["label_names"] == ["left", "middle", "right"]

@@ -46,7 +46,11 @@ def test_labels_are_nested_stratified_and_seeded() -> None:
     ("wanted", "message"),
     [
         (71, "data.labelled=71: there are only 70 training images; allowed: up to 70, or all"),
-        (9, "data.labelled=9: 9 labels leave class(es) right with fewer than 2"),
+        (
+            9,
+            "data.labelled=9: 9 labels leave class(es) right with fewer than 2, one to train on "
+            "and one for validation; allowed: from 11, or all",
+        ),
         (0.001, "0 labels leave class(es) left, middle, right with fewer than 2"),
     ],
 )
@@ -122,6 +126,53 @@ def test_an_empty_folder_of_unlabelled_images_is_an_error(tmp_path: Path) -> Non
     (tmp_path / "unlabelled").mkdir()
     config = {"dataset": "folder", "data": {"root": str(tmp_path), "image_size": 16}}
     with pytest.raises(UserError, match=r"unlabelled holds no images; fill it or remove it"):
+        prepare(PrepareSlice.model_validate(config), tmp_path / "out")
+
+
+def test_the_smallest_number_of_labels_in_the_message_works() -> None:
+    labels = np.array(60 * [0] + 3 * [1])
+    with pytest.raises(UserError, match=r"allowed: from (\d+), or all") as error:
+        choose_labelled(labels, 20, 0, CLASSES[:2])
+    enough = int(str(error.value).partition("from ")[2].partition(",")[0])
+    assert np.bincount(labels[choose_labelled(labels, enough, 0, CLASSES[:2])])[1] == 2
+    with pytest.raises(UserError, match="fewer than 2"):
+        choose_labelled(labels, enough - 1, 0, CLASSES[:2])
+    with pytest.raises(UserError, match="add images of middle"):
+        choose_labelled(np.array(30 * [0] + [1]), 31, 0, CLASSES[:2])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Unlabelled", r"Unlabelled: rename it to unlabelled, in lower case"),
+        ("train/unlabeled", r"unlabeled cannot be a class: images without labels belong in"),
+    ],
+)
+def test_a_pool_in_the_wrong_place_is_an_error(name: str, message: str, tmp_path: Path) -> None:
+    write_classes(tmp_path / "train", {"cat": 4, "dog": 4})
+    write_classes(tmp_path / "test", {"cat": 4, "dog": 4}, seed=50)
+    write_classes(tmp_path / Path(name).parent, {Path(name).name: 4}, seed=90)
+    config = {"dataset": "folder", "data": {"root": str(tmp_path), "image_size": 16}}
+    with pytest.raises(UserError, match=message):
+        prepare(PrepareSlice.model_validate(config), tmp_path / "out")
+
+
+def test_folders_beside_the_splits_and_a_broken_pool_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_classes(tmp_path / "train", {"cat": 4, "dog": 4})
+    write_classes(tmp_path / "test", {"cat": 4, "dog": 4}, seed=50)
+    (tmp_path / "extra").mkdir()
+    config: dict[str, Any] = {
+        "dataset": "folder",
+        "data": {"root": str(tmp_path), "image_size": 16, "skip_broken": True},
+    }
+    config["data"]["validation_fraction"] = 0.25
+    prepare(PrepareSlice.model_validate(config), tmp_path / "out")
+    assert f"{tmp_path / 'extra'} is ignored" in caplog.text
+    (tmp_path / "unlabelled").mkdir()
+    (tmp_path / "unlabelled" / "bad.jpg").write_bytes(b"no")
+    with pytest.raises(UserError, match="no intact image is left in unlabelled"):
         prepare(PrepareSlice.model_validate(config), tmp_path / "out")
 
 

@@ -117,6 +117,16 @@ def test_a_stale_run_is_not_compared(clean: Project) -> None:
     assert "error: workspace is stale: its params.yaml changed after the run" in result.stderr
 
 
+@pytest.mark.parametrize("stage", ["distill", "configure"])
+def test_a_lock_without_a_stage_is_stale(stage: str, clean: Project) -> None:
+    path = clean.folder / "dvc.lock"
+    lock = yaml.safe_load(path.read_text())
+    del lock["stages"][stage]
+    path.write_text(yaml.safe_dump(lock))
+    result = clean.run("python", "-m", "meal", "compare", "main", check=False)
+    assert f"workspace is stale: its dvc.lock has no run of {stage}" in result.stderr
+
+
 def test_a_run_that_is_only_partly_repeated_is_stale(clean: Project) -> None:
     """Slices and caches lie inside folders that DVC hashes as one."""
     path = clean.folder / "params.yaml"

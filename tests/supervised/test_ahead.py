@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from meal.core.errors import UserError
 from meal.core.files import write_sealed
 from meal.data.prepared import Prepared
-from meal.supervised.ahead import check_disk, check_student
+from meal.models import memory
+from meal.supervised.ahead import check_disk, check_student, check_views
+from meal.views.settings import ViewsSlice
 
-CACHE = {"enabled": True, "dtype": "float16", "top_k": None}
+CACHE = {"enabled": True, "dtype": "float16", "top_k": None, "blocks": 2, "align": "spatial"}
 
 
 def write_slices(folder: Path, **changes: Any) -> Path:
@@ -23,8 +26,14 @@ def write_slices(folder: Path, **changes: Any) -> Path:
 
 @pytest.mark.parametrize(
     ("changes", "needed"),
-    # 2 teachers, 10 views of 96 images: 3 logits of 2 bytes; or one probability and its class.
-    [({}, 2 * 10 * 96 * 3 * 2), ({"top_k": 1}, 2 * 10 * 96 * (2 + 2)), ({"enabled": False}, 0)],
+    # 2 teachers and their mean, 10 views of 96 images: 3 logits and 2 blocks of 16 values, of 2
+    # bytes each; one probability and its class; or logits alone.
+    [
+        ({}, 3 * 10 * 96 * (3 + 2 * 16) * 2),
+        ({"top_k": 1, "blocks": 0}, 3 * 10 * 96 * (2 + 2)),
+        ({"align": "projected"}, 3 * 10 * 96 * 3 * 2),
+        ({"enabled": False}, 0),
+    ],
 )
 def test_caches_that_no_disk_holds_are_an_error_before_any_teacher_trains(
     changes: dict[str, Any],
@@ -39,26 +48,51 @@ def test_caches_that_no_disk_holds_are_an_error_before_any_teacher_trains(
         usage = shutil.disk_usage(tmp_path)._replace(free=size)
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
 
+    def check() -> None:
+        check_disk(slices, tmp_path / "caches", tmp_path / "teachers", data)
+
     free(needed)
-    check_disk(slices, tmp_path / "caches", data)
-    if needed:
-        free(needed - 1)
-        with pytest.raises(UserError, match=r"^views\.count=10: 2 caches of 10 views of 96 images"):
-            check_disk(slices, tmp_path / "caches", data)
-        (tmp_path / "caches" / "one").mkdir(parents=True)  # which is not built again
-        free(needed // 2)
-        check_disk(slices, tmp_path / "caches", data)
+    check()
+    if not needed:
+        return
+    free(needed - 1)
+    with pytest.raises(UserError, match=r"^views\.count=10: 2 caches of 10 views of 96 images"):
+        check()
+    # A cache that is there is not built again, unless it is for others or its teacher is trained.
+    (tmp_path / "teachers" / "one").mkdir(parents=True)
+    manifest = {**CACHE, **changes, "view_count": 10, "data": data.fingerprint}
+    write_sealed(tmp_path / "caches" / "one" / "manifest.json", manifest)
+    check()
+    write_sealed(tmp_path / "caches" / "one" / "manifest.json", {**manifest, "view_count": 2})
+    with pytest.raises(UserError, match="2 caches"):
+        check()
 
 
-def test_a_pool_that_the_data_lack_is_an_error_before_any_teacher_trains(
-    data: Prepared, tmp_path: Path
+def test_padding_beyond_the_image_is_an_error_before_any_teacher_trains(data: Prepared) -> None:
+    views = {"seed": 0, "flip": False, "size": 289}
+    check_views(ViewsSlice.model_validate({**views, "crop_padding": 8}), data)
+    with pytest.raises(UserError, match=r"^views\.crop_padding=9: images have 16 pixels"):
+        check_views(ViewsSlice.model_validate({**views, "crop_padding": 9}), data)
+
+
+def test_a_student_that_cannot_be_trained_is_an_error_before_any_teacher_trains(
+    data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write(**distill: Any) -> Path:
-        given = {"pool": "all", "labelled_share": None, "batch_size": 32, **distill}
-        write_sealed(tmp_path / "distill.json", {"distill": given})
+        given = {
+            "pool": "all", "labelled_share": None, "batch_size": 32, "precision": "float32",
+            **distill,
+        }  # fmt: skip
+        network = {"arch": "tiny", "width": width}
+        write_sealed(tmp_path / "distill.json", {"distill": given, "network": network})
         return tmp_path / "distill.json"
 
-    check_student(write(), data)
+    width, device = 1.0, torch.device("cpu")
+    check_student(write(), data, device)
     for change in ({"pool": "unlabelled"}, {"labelled_share": 0.5}):
         with pytest.raises(UserError, match="every training image has a label"):
-            check_student(write(**change), data)
+            check_student(write(**change), data, device)
+    width = 64.0
+    monkeypatch.setattr(memory, "total_memory", lambda device: 2**20)
+    with pytest.raises(UserError, match=r"tiny at width 64 .* training it with batch_size 32"):
+        check_student(write(), data, device)
