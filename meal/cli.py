@@ -293,29 +293,23 @@ def review(
 
 @app.command()
 def timings(
-    repeats: Annotated[int, typer.Option(min=3, help="rounds; the median is reported")] = 15,
+    repeats: Annotated[int, typer.Option(min=3, help="rounds between two looks")] = 15,
+    write: Annotated[
+        bool, typer.Option("--write", help="write reports/timings.json, which the page shows")
+    ] = False,
 ) -> None:
-    """Measure latency and throughput of student and ensemble; write reports/timings.json."""
-    from meal.core.device import select_device, set_determinism
+    """Measure latency and throughput of student and ensemble, in PyTorch and ONNX Runtime."""
     from meal.core.files import write_json
-    from meal.core.paths import ENSEMBLE, REPORTS, STUDENT
-    from meal.core.runtime import load_runtime
-    from meal.evaluation.timings import measure
-    from meal.models.checkpoint import load
-    from meal.models.spec import NetworkSpec
-    from meal.report.evidence import commit, machine
-    from meal.report.tables import timings_table
-    from meal.targets.ensemble import Ensemble
+    from meal.core.paths import TIMINGS
+    from meal.experiments.timings import measure_run
+    from meal.report.tables import timings_note, timings_table
 
     with _errors():
-        runtime, ensemble = load_runtime(), Ensemble(ENSEMBLE)
-        device = select_device(runtime.device)
-        set_determinism(runtime.deterministic)
-        teachers = {n: NetworkSpec.read(ensemble.network_card(n)) for n in ensemble.teachers}
-        rows = measure(load(STUDENT).spec, teachers, device, repeats)
-        where = {**machine(), "device": str(device), "commit": commit()}
-        write_json(REPORTS / "timings.json", {"machine": where, "models": rows})
-        typer.echo(timings_table(rows))
+        found = measure_run(repeats)
+        typer.echo(f"{timings_table(found)}\n\n{timings_note(found)}")
+        if write:
+            write_json(TIMINGS, found)
+            typer.echo(f"wrote {TIMINGS}; run: dvc repro report")
 
 
 _SMALL = ("numpy", "onnxruntime", "PIL", "tqdm")  # what the extra `predict` installs

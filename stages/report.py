@@ -46,6 +46,7 @@ def main() -> None:
             [picture for picture in drawn if picture],
             read_sealed(paths.SIGNIFICANCE, FIX)["rows"],
             paths.CONTACT_SHEET,
+            read_json(paths.TIMINGS, "python -m meal timings --write"),
         )
 
 

@@ -27,6 +27,7 @@ SIGNIFICANCE = PREDICTIONS / "significance.json"
 REPORTS = Path("reports")
 TRAINING = REPORTS / "training"
 FIGURES = REPORTS / "figures"
+TIMINGS = REPORTS / "timings.json"
 METRICS = REPORTS / "metrics.json"
 VALIDATION = REPORTS / "validation.json"
 DATA_CARD = REPORTS / "dataset.json"

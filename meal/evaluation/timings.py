@@ -4,15 +4,41 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from meal.models.factory import build
 from meal.models.spec import NetworkSpec
+from meal.predict.card import Input
+from meal.predict.session import run
 
-_BATCH = 128
+ONNX = "student, ONNX Runtime"
+BATCH = 128
+_ALIKE = 0.05  # relative difference of a model's medians in two blocks that are steady
+_MOST_BLOCKS = 20
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Medians of all models.
+
+    Attributes:
+        models: for `student`, `student, ONNX Runtime`, `ensemble` and each teacher by name:
+            `latency_ms`, `images_per_second`, and `latency_ratio`, the latency divided by that of
+            the student in PyTorch.
+        rounds: how often each model was called.
+        steady: whether the medians no longer changed at the end.
+    """
+
+    models: dict[str, dict[str, float]]
+    rounds: int
+    steady: bool
 
 
 def measure(
@@ -20,40 +46,73 @@ def measure(
     teachers: Mapping[str, NetworkSpec],
     device: torch.device,
     repeats: int,
-) -> dict[str, dict[str, float]]:
+    exported: tuple[Any, Input] | None = None,
+) -> Timings:
     """Median latency for one image and throughput in batches of 128, with random weights.
 
     Every round calls all models in turn, so that other load on the machine affects them alike. The
-    ensemble runs its members one after the other.
+    ensemble runs its members one after the other. Blocks of rounds are repeated until the medians
+    of two in a row agree.
 
-    Returns:
-        For `student`, `ensemble` and each teacher by name: `latency_ms`, `images_per_second`, and
-        `latency_ratio`, the latency divided by the student's.
+    Args:
+        student, teachers: the networks.
+        device: where PyTorch runs them.
+        repeats: rounds in a block.
+        exported: the session of the student's ONNX file, and its input; None if there is none.
     """
     members = {name: _ready(spec, device) for name, spec in teachers.items()}
     models = {"student": [_ready(student, device)], "ensemble": list(members.values())}
     models |= {name: [network] for name, network in members.items()}
     seconds: dict[int, dict[str, float]] = {}
-    for size in (1, _BATCH):
+    rounds, steady = 0, True
+    for size in (1, BATCH):
         images = torch.randn(size, *student.shape, device=device)
         images = images.to(memory_format=torch.channels_last)
-        sides = {
-            name: lambda networks=networks, images=images: [n(images) for n in networks]
-            for name, networks in models.items()
+        sides: dict[str, Callable[[], object]] = {
+            name: partial(_call, networks, images) for name, networks in models.items()
         }
-        seconds[size] = _medians(sides, repeats, device)
-    return {
-        name: {
-            "latency_ms": round(1000 * seconds[1][name], 3),
-            "images_per_second": round(_BATCH / seconds[_BATCH][name], 1),
-            "latency_ratio": round(seconds[1][name] / seconds[1]["student"], 3),
-        }
-        for name in models
-    }
+        if exported is not None:
+            session, inputs = exported
+            pixels = np.zeros((size, inputs.size, inputs.size, inputs.channels), np.uint8)
+            sides[ONNX] = partial(run, session, pixels, inputs.dtype)
+        seconds[size], taken, alike = _steady_medians(sides, repeats, device)
+        rounds, steady = max(rounds, taken), steady and alike
+    named = sorted(seconds[1], key=["student", ONNX, "ensemble", *members].index)
+    return Timings(
+        {
+            name: {
+                "latency_ms": round(1000 * seconds[1][name], 3),
+                "images_per_second": round(BATCH / seconds[BATCH][name], 1),
+                "latency_ratio": round(seconds[1][name] / seconds[1]["student"], 3),
+            }
+            for name in named
+        },
+        rounds,
+        steady,
+    )
 
 
 def _ready(spec: NetworkSpec, device: torch.device) -> nn.Module:
     return build(spec).to(device).eval()
+
+
+def _call(networks: Sequence[nn.Module], images: torch.Tensor) -> None:
+    for network in networks:
+        network(images)
+
+
+def _steady_medians(
+    sides: Mapping[str, Callable[[], object]], repeats: int, device: torch.device
+) -> tuple[dict[str, float], int, bool]:
+    """Median seconds of each side in the last block, the number of rounds, and whether steady."""
+    before = _medians(sides, repeats, device)
+    after = before
+    for block in range(2, _MOST_BLOCKS + 1):
+        after = _medians(sides, repeats, device)
+        if all(abs(after[name] / before[name] - 1) <= _ALIKE for name in sides):
+            return after, block * repeats, True
+        before = after
+    return after, _MOST_BLOCKS * repeats, False
 
 
 @torch.inference_mode()

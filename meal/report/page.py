@@ -16,7 +16,7 @@ from meal.evaluation.comparison import claims
 from meal.evaluation.metrics import TEMPERATURES, class_errors
 from meal.evaluation.predictions import BASELINE, ENSEMBLE, FITTED, STUDENT, Predictions
 from meal.report.figures import save
-from meal.report.tables import results_rows
+from meal.report.tables import results_rows, timings_note, timings_rows
 
 if TYPE_CHECKING:
     from meal.report.pictures import Picture
@@ -36,6 +36,7 @@ def write_page(
     pictures: Sequence[Picture],
     significance: Sequence[Mapping[str, str]],
     sheet: Path,
+    timings: Mapping[str, Any],
 ) -> None:
     """Write the pictures into `figures`, and `page`, which contains them.
 
@@ -48,6 +49,7 @@ def write_page(
         pictures: in the order in which the page shows them.
         significance: the rows that `evaluate` wrote.
         sheet: the contact sheet of the data card.
+        timings: `reports/timings.json`; shown if its networks cost as much as these.
     """
     shown = []
     for picture in pictures:
@@ -63,7 +65,12 @@ def write_page(
         heading=heading,
         teachers=len(predictions.teachers),
         verdicts=_verdicts(metrics),
-        tables=[_results(metrics), _significance(significance), _classes(predictions)],
+        tables=[
+            _results(metrics),
+            _significance(significance),
+            *_timings(timings, metrics["cost"]),
+            _classes(predictions),
+        ],
         pictures=shown,
     )
     with atomic_path(page) as temporary:
@@ -130,6 +137,16 @@ def _significance(table: Sequence[Mapping[str, str]]) -> Table:
         "of the two predicts correctly. All metrics are better when lower."
     )
     return {"title": "Significance", "columns": columns, "rows": rows, "note": note}
+
+
+def _timings(timings: Mapping[str, Any], cost: Mapping[str, Any]) -> list[Table]:
+    """The table of timings, if they are of networks like these."""
+    if any(cost.get(key) != value for key, value in timings["cost"].items()):
+        return []
+    rows = timings_rows(timings)
+    cells = [list(row.values()) for row in rows]
+    note = timings_note(timings)
+    return [{"title": "Speed", "columns": list(rows[0]), "rows": cells, "note": note}]
 
 
 def _classes(predictions: Predictions) -> Table:

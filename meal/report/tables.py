@@ -64,18 +64,32 @@ def networks_table(costs: Mapping[str, Cost], scales: Mapping[str, bool]) -> str
     )
 
 
-def timings_table(rows: Mapping[str, Mapping[str, float]]) -> str:
+def timings_table(timings: Mapping[str, Any]) -> str:
     """How long a prediction takes, by model."""
-    return _markdown(
-        pd.DataFrame(
-            {
-                "model": model,
-                "latency, 1 image (ms)": f"{row['latency_ms']:.2f}",
-                "images per second, batches of 128": f"{row['images_per_second']:.0f}",
-                "times the student's latency": f"{row['latency_ratio']:.2f}",
-            }
-            for model, row in rows.items()
-        )
+    return _markdown(pd.DataFrame(timings_rows(timings)))
+
+
+def timings_rows(timings: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The rows of the table of timings, as text."""
+    return [
+        {
+            "model": model,
+            "latency, 1 image (ms)": f"{row['latency_ms']:.2f}",
+            "images per second, batches of 128": f"{row['images_per_second']:.0f}",
+            "times the student's latency": f"{row['latency_ratio']:.2f}",
+        }
+        for model, row in timings["models"].items()
+    ]
+
+
+def timings_note(timings: Mapping[str, Any]) -> str:
+    """Where and how timings were measured."""
+    where = timings["machine"]
+    steady = "" if timings["steady"] else " The medians were still changing: the machine was busy."
+    return (
+        f"Medians of {timings['rounds']} rounds, all models in turn: {where['processor']}, "
+        f"{where['threads']} thread(s), {where['device']}, torch {where['torch']}, commit "
+        f"{where['commit'][:7]}.{steady}"
     )
 
 

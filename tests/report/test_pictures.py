@@ -88,6 +88,7 @@ def write(
         folder / "index.html", folder / "figures", "A run", metrics, predictions,
         [picture for picture in drawn if picture],
         significance_table(compare_with_rivals(predictions)), folder / "dataset.png",
+        {"cost": {"student_macs": -1}},
     )  # fmt: skip
     return (folder / "index.html").read_text()
 

@@ -80,7 +80,8 @@ def make_project(folder: Path) -> Project:
     for name in ("meal", "stages", "networks", "recipes"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+    (folder / "reports").mkdir()
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore", "reports/timings.json"):
         shutil.copy(ROOT / name, folder / name)
     (folder / "params.yaml").write_text(yaml.safe_dump(tiny_params(), sort_keys=False))
     project = Project(folder)

@@ -243,10 +243,16 @@ def test_a_review_with_the_data_compares_image_by_image(changed: Project) -> Non
     assert result.returncode == 1 and "error: BASE=nowhere" in result.stderr
 
 
-def test_timings_are_measured_outside_the_pipeline(clean: Project) -> None:
-    table = clean.run("python", "-m", "meal", "timings", "--repeats", "3").stdout
-    assert "| student" in table and "| ensemble" in table
-    timings = json.loads(clean.read("reports/timings.json"))
-    assert timings["models"]["student"]["latency_ratio"] == 1.0
-    assert "commit" in timings["machine"]
-    assert clean.stages_run("dvc", "repro") == []
+def test_timings_touch_no_tracked_file_unless_asked(clean: Project) -> None:
+    command = ("python", "-m", "meal", "timings", "--repeats", "3")
+    table = clean.run(*command).stdout
+    for model in ("| student ", "| student, ONNX Runtime", "| ensemble"):
+        assert model in table
+    assert clean.run("git", "status", "--porcelain").stdout == ""
+    assert "<h2>Speed</h2>" not in clean.read("reports/index.html")  # those are of other networks
+    clean.run(*command, "--write")
+    found = json.loads(clean.read("reports/timings.json"))
+    assert found["models"]["student"]["latency_ratio"] == 1.0
+    assert {"commit", "threads"} <= set(found["machine"])
+    assert clean.stages_run("dvc", "repro") == ["report"]
+    assert "<h2>Speed</h2>" in clean.read("reports/index.html")
