@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 PARAMS = ROOT / "params.yaml"
-OTHERS = {"cp", "git", "source", "wait"}  # commands of the system
+OTHERS = {"cp", "git", "pip", "source", "wait"}  # commands of the system
 
 
 def commands() -> list[str]:
@@ -45,6 +45,8 @@ def check(words: list[str]) -> None:
     """Raise unless a command exists and has these options and parameters."""
     while re.fullmatch(r"[A-Z_]+=\S*", words[0]):
         words = words[1:]
+    if words[0] == "meal":
+        words = ["python", "-m", *words]
     if words[:3] == ["python", "-m", "meal"]:
         group = get_command(app)
         context = group.make_context("meal", list(words[3:]))
