@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from meal.configure.checks import checked_slices
 from meal.configure.schema import load_params
+from meal.core.errors import UserError
 from meal.core.files import atomic_folder, write_sealed
 from meal.core.paths import CONFIG, PARAMS
 from meal.core.stage import run_stage
@@ -11,7 +12,10 @@ from meal.core.stage import run_stage
 
 def main() -> None:
     """Write the slices, or report every fault."""
-    slices = checked_slices(load_params(PARAMS), PARAMS.name)
+    try:
+        slices = checked_slices(load_params(PARAMS), PARAMS.name)
+    except UserError as error:  # DVC has already written what `dvc exp run -S` gave
+        raise UserError(f"{error}\nto undo changes of {PARAMS}: git checkout {PARAMS}") from None
     with atomic_folder(CONFIG) as temporary:
         for name, part in slices.items():
             write_sealed(temporary / f"{name}.json", part)

@@ -77,7 +77,7 @@ class CacheBuild:
         if top_k is not None and top_k >= self._spec.classes:
             raise UserError(
                 f"cache.top_k={top_k}: the dataset has {self._spec.classes} classes; "
-                f"allowed: 1 to {self._spec.classes - 1}, or null"
+                f"allowed: 1 to {self._spec.classes - 1}, or all"
             )
         self._layout = layout_of(config, images, self._spec, self._network)
         if shard is None:  # no other process is writing: remove what a killed one left behind

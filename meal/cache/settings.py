@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from meal.core.fields import Count, Integer
+from meal.core.fields import Count, Integer, unset
 from meal.core.settings import Section
 from meal.views.settings import ViewsSlice
 
@@ -19,7 +19,7 @@ class Cache(Section):
     """
 
     enabled: bool = True
-    top_k: Count | None = None
+    top_k: Annotated[Count | None, unset("all")] = None
     dtype: Literal["float16", "float32"] = "float16"
     blocks: Annotated[Integer, Field(ge=0, le=8)] = 3
     align: Literal["spatial", "projected"] = "spatial"

@@ -122,7 +122,7 @@ def _check_dataset(params: Params) -> Dataset:
         )
     if name == "folder" and params.data.root is None:
         raise UserError(
-            "data.root=null: dataset folder needs it; set it to the folder of your images"
+            "data.root=auto: dataset folder needs it; set it to the folder of your images"
         )
     _check_pool(params, dataset)
     size, padding = params.data.image_size or dataset.image_size, params.views.crop_padding
@@ -134,6 +134,6 @@ def _check_dataset(params: Params) -> Dataset:
     if classes and top_k and top_k >= classes:
         raise UserError(
             f"cache.top_k={top_k}: {name} has {classes} classes; allowed: 1 to {classes - 1}, "
-            "or null"
+            "or all"
         )
     return dataset

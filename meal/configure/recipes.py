@@ -74,6 +74,8 @@ def _merge(target: Any, changes: Any, *, whole: bool = False) -> None:
     for key, value in changes.items():
         if isinstance(value, dict) and isinstance(target.get(key), dict) and not whole:
             _merge(target[key], value, whole=key in _WHOLE)
+        elif isinstance(value, list) and isinstance(target.get(key), list):
+            target[key][:] = value  # in place: the layout and comments of the list stay
         else:
             target[key] = value
 

@@ -92,18 +92,18 @@ class Params(Section):
         if self.distill.similarity.logits in ("l1", "l2"):
             raise ValueError(
                 f"distill.similarity.logits={self.distill.similarity.logits!r}: cache.top_k keeps "
-                "no raw logits; allowed: ce, kl, l1_soft, l2_soft, or cache.top_k: null"
+                "no raw logits; allowed: ce, kl, l1_soft, l2_soft, or cache.top_k: all"
             )
         if self.distill.temperature > 1:
             raise ValueError(
                 f"cache.top_k={self.cache.top_k}: a temperature above 1 raises the probabilities "
                 "that are not stored, so the targets would be distorted; allowed: "
-                "distill.temperature: 1, or cache.top_k: null"
+                "distill.temperature: 1, or cache.top_k: all"
             )
         if not self.cache.enabled:
             raise ValueError(
                 f"cache.top_k={self.cache.top_k}: cache.enabled: false stores no logits; "
-                "allowed: null"
+                "allowed: all"
             )
         return self
 
@@ -112,7 +112,7 @@ class Params(Section):
         if self.data.source_size is not None and self.views.crop == "padded":
             raise ValueError(
                 f"data.source_size={self.data.source_size}: padded crops have the size of the "
-                "image; allowed: views.crop: resized, or null"
+                "image; allowed: views.crop: resized, or auto"
             )
         if self.distill.mixup and self.cache.enabled:
             raise ValueError(

@@ -21,6 +21,11 @@ def _seed(value: int) -> int:
     return value
 
 
+def unset(word: str) -> BeforeValidator:
+    """Accept a word in place of null, which DVC erases when it rewrites params.yaml."""
+    return BeforeValidator(lambda value: None if value == word else value)
+
+
 def _sha256(value: str) -> str:
     if len(value) != 64 or not set(value) <= set("0123456789abcdef"):
         raise ValueError("expected the 64 digits (0-9, a-f) that sha256sum prints")

@@ -43,8 +43,10 @@ def load_runtime() -> Runtime:
 def data_root() -> str | None:
     """`data.root` of the project's params.yaml; moving the image files changes no result."""
     root = _section("data").get("root")
+    if root == "auto":
+        return None
     if root is not None and not isinstance(root, str):
-        raise UserError(f"{PARAMS.name}: data.root={root!r}: expected a folder or null")
+        raise UserError(f"{PARAMS.name}: data.root={root!r}: expected a folder or auto")
     return root
 
 

@@ -23,7 +23,7 @@ def check_pool(data: Prepared, pool: Pool, share: float | None, batch_size: int)
         key, value = ("pool", f"{pool!r}") if share is None else ("labelled_share", f"{share:g}")
         raise UserError(
             f"distill.{key}={value}: every training image has a label; set data.labelled below "
-            f"{labelled}, or {'all' if share is None else 'null'}"
+            f"{labelled}, or {'all' if share is None else 'auto'}"
         )
     if share is None:
         return

@@ -32,7 +32,7 @@ def folder(root: Path | None) -> RawFiles:
     """
     if root is None:
         raise UserError(
-            "data.root=null: dataset folder needs it; set it to the folder of your images"
+            "data.root=auto: dataset folder needs it; set it to the folder of your images"
         )
     _check_folder(root)
     there = _classes(root)

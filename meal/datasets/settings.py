@@ -6,12 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from meal.core.fields import Integer, Number, Seed
+from meal.core.fields import Integer, Number, Seed, unset
 from meal.core.settings import Section
 
 SMALLEST, LARGEST = 16, 1024  # side length of an image in pixels
 ImageSize = Annotated[Integer, Field(ge=SMALLEST, le=LARGEST)]
 SplitFraction = Annotated[Number, Field(gt=0, lt=1)]
+
+
+_AUTO = unset("auto")
 
 
 def _labelled(value: object) -> object:
@@ -36,13 +39,13 @@ class Data(Section):
     `source_size` is the size of the images that views are cut from, if larger than `image_size`.
     """
 
-    root: Annotated[str, Field(min_length=1)] | None = None
-    image_size: ImageSize | None = None
-    source_size: ImageSize | None = None
+    root: Annotated[Annotated[str, Field(min_length=1)] | None, _AUTO] = None
+    image_size: Annotated[ImageSize | None, _AUTO] = None
+    source_size: Annotated[ImageSize | None, _AUTO] = None
     store: Literal["auto", "array", "index"] = "auto"
     skip_broken: bool = False
     labelled: Labelled = "all"
-    test_fraction: SplitFraction | None = None
+    test_fraction: Annotated[SplitFraction | None, _AUTO] = None
     test_seed: Seed = 0
     validation_fraction: SplitFraction = 0.1
     split_seed: Seed = 0
@@ -54,6 +57,6 @@ class Data(Section):
             if size is None or not size <= self.source_size <= 2 * size:
                 raise ValueError(
                     f"source_size={self.source_size}: it needs an image_size; allowed: from that "
-                    "size to twice that size, or null"
+                    "size to twice that size, or auto"
                 )
         return self

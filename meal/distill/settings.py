@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from meal.core.fields import Count, Fraction, NonNegative, Number, Seed
+from meal.core.fields import Count, Fraction, NonNegative, Number, Seed, unset
 from meal.core.settings import Section
 from meal.models.settings import NetworkSlice, WeightsFile
 from meal.training.settings import Optimisation, Training
@@ -64,7 +64,7 @@ class Method(Section):
     discriminator: Optimisation
     label_weight: NonNegative = 0.0
     pool: Literal["all", "labelled", "unlabelled"] = "all"
-    labelled_share: Annotated[Number, Field(gt=0, lt=1)] | None = None
+    labelled_share: Annotated[Annotated[Number, Field(gt=0, lt=1)] | None, unset("auto")] = None
     standardise_logits: bool = False
     mixup: NonNegative = 0.0
     ema: Fraction = 0.0
@@ -74,7 +74,7 @@ class Method(Section):
         if self.pool != "all" and self.labelled_share is not None:
             raise ValueError(
                 f"labelled_share={self.labelled_share:g}: a batch from pool: {self.pool} is of one "
-                "kind; allowed: null, or pool: all"
+                "kind; allowed: auto, or pool: all"
             )
         if self.pool == "unlabelled" and self.label_weight:
             raise ValueError(
@@ -120,7 +120,7 @@ class Distill(Training, Method):
     """
 
     seed: Seed = 0
-    init: WeightsFile | None = None
+    init: Annotated[WeightsFile | None, unset("none")] = None
 
 
 class DistillSlice(Section):

@@ -29,7 +29,7 @@ FAULTS = {
     "teachers=vgg": "teachers='vgg': must be a valid list",
     "teachers=['../../x']": "teachers.0='../../x': a name has 1 to 64 letters",
     "dataset=mnist": "dataset='mnist': unknown; allowed: cifar10, cifar100, digits, fashion_mnist",
-    "dataset=folder": "data.root=null: dataset folder needs it",
+    "dataset=folder": "data.root=auto: dataset folder needs it",
     "data.store=index": "data.store='index': digits is not a folder of image files; allowed: auto",
     "data.store=disk": "data.store='disk': must be 'auto', 'array' or 'index'",
     "data.source_size=32": "data.source_size=32: it needs an image_size",
@@ -125,8 +125,9 @@ def test_a_fault_is_one_line_with_key_value_and_what_is_allowed(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"params\.yaml") as error:
         configure.main()
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
+    fault, hint = str(error.value).split("\n")
+    assert message in fault
+    assert hint == "to undo changes of params.yaml: git checkout params.yaml"
     assert not (tmp_path / "artifacts").exists()
 
 

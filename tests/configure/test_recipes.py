@@ -104,4 +104,4 @@ def test_a_broken_recipe_is_one_line_and_breaks_no_other(
 
 def test_a_method_does_not_keep_the_start_of_another() -> None:
     for name in ("kd", "meal", "meal-single", "meal-official"):
-        assert yaml.safe_load((RECIPES / f"{name}.yaml").read_text())["distill"]["init"] is None
+        assert yaml.safe_load((RECIPES / f"{name}.yaml").read_text())["distill"]["init"] == "none"
