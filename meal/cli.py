@@ -59,14 +59,14 @@ def networks(
 def results() -> None:
     """Print the table of the last run: every model's error, calibration and cost."""
     from meal.core.files import read_json, read_sealed
-    from meal.core.paths import DATA, METRICS
+    from meal.core.paths import DATA, SCORES
     from meal.experiments.freshness import warn_if_stale
     from meal.report.tables import heading, results_table
 
     with _errors():
         manifest = read_sealed(DATA / "manifest.json", fix="dvc repro")
         try:
-            table = results_table(read_json(METRICS, fix="dvc repro"))
+            table = results_table(read_json(SCORES, fix="dvc repro"))
             title = heading(manifest)
         except KeyError as error:
             raise UserError(f"the last run lacks {error}; run: dvc repro") from None
@@ -188,8 +188,8 @@ def sweep(
 @app.command()
 def table(
     revisions: Annotated[list[str] | None, typer.Argument(help="commits; HEAD if none")] = None,
-    file: Annotated[str, typer.Option(help="metrics file")] = "reports/validation.json",
-    score: Annotated[str, typer.Option(help="metric in that file")] = "student.top1_error",
+    file: Annotated[str, typer.Option(help="file of scores")] = "reports/validation_scores.json",
+    score: Annotated[str, typer.Option(help="score in that file")] = "student.top1_error",
     where: Annotated[
         list[str] | None, typer.Option(help="KEY=VALUE: only experiments with this value")
     ] = None,
@@ -234,7 +234,7 @@ def margins(
     ] = None,
 ) -> None:
     """Compare the student with its rivals within each experiment, over seeds, on test images."""
-    from meal.core.paths import METRICS
+    from meal.core.paths import SCORES
     from meal.experiments import margins as compared
     from meal.experiments.runs import read_runs
     from meal.experiments.table import select
@@ -242,7 +242,7 @@ def margins(
     from meal.report.tables import markdown
 
     with _errors():
-        runs = read_runs(revisions or [], str(METRICS), compared.SCORES)
+        runs = read_runs(revisions or [], str(SCORES), compared.SCORES)
         rows = compared.margins(select(runs, _pairs(where)))
         text = markdown(compared.readable(rows))
         typer.echo(text)

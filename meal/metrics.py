@@ -93,6 +93,11 @@ def summary(log_probabilities: Floats, labels: Labels) -> dict[str, float]:
     }
 
 
+def brief(scores: Mapping[str, float]) -> dict[str, float]:
+    """Error, NLL and calibration error of a model, from all its scores."""
+    return {key: scores[key] for key in ("top1_error", "nll", "ece")}
+
+
 def score(
     models: Mapping[str, Floats], teachers: Mapping[str, Floats], labels: Labels
 ) -> dict[str, Any]:

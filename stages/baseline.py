@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from meal.core.device import select_device
 from meal.core.files import write_json
-from meal.core.paths import BASELINE, CONFIG, REPORTS, TRAINING
+from meal.core.paths import BASELINE, CONFIG, TRAINING, VALIDATION_BASELINE
 from meal.core.runtime import load_runtime
 from meal.core.seeds import Purpose
 from meal.core.stage import run_stage
@@ -28,7 +28,7 @@ def main() -> None:
     network = load(BASELINE).network.to(device)
     log_probabilities = log_softmax(split_logits(network, data, "validation", device))
     scores = summary(log_probabilities, data.labels("validation").numpy())
-    write_json(REPORTS / "validation_baseline.json", {"baseline": scores})
+    write_json(VALIDATION_BASELINE, {"validation": {"baseline": scores}})
 
 
 if __name__ == "__main__":

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from meal.core.device import select_device, set_determinism
 from meal.core.files import write_json
-from meal.core.paths import CHECKPOINTS, CONFIG, ENSEMBLE, STUDENT, TRAINING, VALIDATION
+from meal.core.paths import (
+    CHECKPOINTS,
+    CONFIG,
+    ENSEMBLE,
+    STUDENT,
+    TRAINING,
+    VALIDATION,
+    VALIDATION_SCORES,
+)
 from meal.core.runtime import load_runtime
 from meal.core.settings import load_slice
 from meal.core.stage import run_stage
@@ -38,7 +46,9 @@ def main() -> None:
     student = log_softmax(split_logits(network, data, "validation", device))
     labels = data.labels("validation").numpy()
     models = {"student": student, **outputs.ensembles}
-    write_json(VALIDATION, score(models, outputs.teachers, labels))
+    scores = score(models, outputs.teachers, labels)
+    write_json(VALIDATION_SCORES, scores)
+    write_json(VALIDATION, {"validation": {name: scores[name] for name in ("student", "ensemble")}})
     work.remove()
 
 

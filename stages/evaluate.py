@@ -16,7 +16,7 @@ from meal.evaluation.comparison import significance_table
 from meal.evaluation.costs import cost_metrics, count
 from meal.evaluation.curves import write_tables
 from meal.evaluation.predictions import BASELINE, STUDENT, TEACHER
-from meal.evaluation.scoring import ModelOutputs, score_models
+from meal.evaluation.scoring import ModelOutputs, headline, score_models
 from meal.metrics import log_softmax
 from meal.models.checkpoint import load
 from meal.models.prediction import split_logits
@@ -42,7 +42,8 @@ def main() -> None:
     metrics = {**scores.metrics, "cost": cost_metrics(count(student), teachers)}
     scores.predictions.save(paths.PREDICTIONS, significance_table(scores.comparisons))
     write_tables(scores.predictions, paths.REPORTS)
-    write_json(paths.METRICS, metrics)
+    write_json(paths.SCORES, metrics)
+    write_json(paths.METRICS, headline(metrics))
 
 
 def model_outputs(

@@ -24,7 +24,7 @@ from meal.report.tables import heading
 def main() -> None:
     """Write `reports/figures` and `reports/index.html`."""
     data, predictions = open_data(), Predictions.load(paths.PREDICTIONS)
-    metrics = read_json(paths.METRICS, FIX)
+    metrics = read_json(paths.SCORES, FIX)
     files = {STUDENT: "student", BASELINE: "baseline"}
     files |= {TEACHER + name: f"teachers/{name}" for name in predictions.teachers}
     curves = {model: read_curve(paths.TRAINING / f"{file}.csv") for model, file in files.items()}

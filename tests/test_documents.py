@@ -113,7 +113,7 @@ def test_the_map_of_the_repository_has_every_package() -> None:
 
 
 def test_the_table_of_results_is_that_of_the_last_run() -> None:
-    metrics = json.loads((ROOT / "reports" / "metrics.json").read_text())
+    metrics = json.loads((ROOT / "reports" / "scores.json").read_text())
     text = (ROOT / "README.md").read_text()
     rows = {"student, distilled": metrics["student"], "baseline, on labels": metrics["baseline"]}
     rows |= {f"teacher {name}": scores for name, scores in metrics["teachers"].items()}

@@ -28,8 +28,11 @@ REPORTS = Path("reports")
 TRAINING = REPORTS / "training"
 FIGURES = REPORTS / "figures"
 TIMINGS = REPORTS / "timings.json"
-METRICS = REPORTS / "metrics.json"
+# The headline numbers, which DVC compares, and all scores, from which tables are made.
+METRICS, SCORES = REPORTS / "metrics.json", REPORTS / "scores.json"
 VALIDATION = REPORTS / "validation.json"
+VALIDATION_SCORES = REPORTS / "validation_scores.json"
+VALIDATION_BASELINE = REPORTS / "validation_baseline.json"
 DATA_CARD = REPORTS / "dataset.json"
 CONTACT_SHEET = REPORTS / "dataset.png"
 

@@ -86,7 +86,7 @@ def compare_with_rivals(predictions: Predictions) -> dict[str, Comparison]:
 
 
 def significance_metrics(comparisons: Mapping[str, Comparison]) -> dict[str, dict[str, float]]:
-    """The student's error minus each rival's, as stored in `reports/metrics.json`."""
+    """The student's error minus each rival's, as stored in `reports/scores.json`."""
     rows = {}
     for rival, comparison in comparisons.items():
         interval = comparison.intervals[ERROR]
@@ -117,7 +117,7 @@ def significance_table(comparisons: Mapping[str, Comparison]) -> list[dict[str, 
 
 
 def claims(metrics: Mapping[str, Any]) -> list[str]:
-    """Sentences on what can be claimed about the student, from `reports/metrics.json`."""
+    """Sentences on what can be claimed about the student, from `reports/scores.json`."""
     sentences = []
     for rival, name in RIVALS.items():
         row = metrics["significance"][f"student_minus_{rival}"]

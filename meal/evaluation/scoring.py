@@ -19,7 +19,7 @@ from meal.evaluation.predictions import (
     ModelPredictions,
     Predictions,
 )
-from meal.metrics import Floats, Labels, gains
+from meal.metrics import Floats, Labels, brief, gains
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Scores:
     """What `evaluate` reports.
 
     Attributes:
-        metrics: `reports/metrics.json` without the costs: shallow, with rounded numbers.
+        metrics: `reports/scores.json` without the costs: shallow, with rounded numbers.
         predictions: of every model.
         comparisons: of the student with each rival.
     """
@@ -44,6 +44,18 @@ class Scores:
     metrics: dict[str, Any]
     predictions: Predictions
     comparisons: dict[str, Comparison]
+
+
+def headline(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """The few numbers that DVC compares between revisions, from all scores with the costs."""
+    cost, keys = scores["cost"], ("over_baseline", "over_ensemble")
+    return {
+        **{name: brief(scores[name]) for name in (STUDENT, BASELINE, ENSEMBLE)},
+        "gain": {key: scores["gain"][key] for key in keys},
+        "cost": {
+            "percent_of_ensemble": round(100 * cost["student_macs"] / cost["ensemble_macs"], 2)
+        },
+    }
 
 
 def score_models(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 from dvc.exceptions import DvcException
+from dvc.repo import Repo
 from dvc.scm import SCMError
 
 from meal.core.errors import UserError
-from meal.core.paths import METRICS, PARAMS, STUDENT
+from meal.core.paths import METRICS, PARAMS, SCORES, STUDENT
 from meal.experiments.repository import open_repository
 
-TEST = str(METRICS)
+TEST = (str(METRICS), str(SCORES))  # files of scores on test images
 
 
 def read_runs(revisions: Sequence[str], file: str, scores: Sequence[str]) -> pd.DataFrame:
@@ -24,8 +26,8 @@ def read_runs(revisions: Sequence[str], file: str, scores: Sequence[str]) -> pd.
 
     Args:
         revisions: the commits; HEAD if empty.
-        file: the metrics file.
-        scores: metrics in that file, with their keys joined by dots: `student.top1_error`.
+        file: a file of scores, in JSON.
+        scores: in that file, with their keys joined by dots: `student.top1_error`.
 
     Returns:
         A column for each parameter, with lists and null as text, and one for each score.
@@ -42,13 +44,13 @@ def read_runs(revisions: Sequence[str], file: str, scores: Sequence[str]) -> pd.
         raise UserError(f"{' '.join(revisions)}: {error}") from None
     for commit in commits:
         for state in _finished(commit):
-            found = _flat(_content(state.data.metrics, file))
+            found = _flat(_read(repo, state.rev, file))
             if set(scores) <= found.keys() and not _stale(state.data, file):
                 params = _flat(_content(state.data.params, PARAMS.name))
                 params = {key: "null" if value is None else value for key, value in params.items()}
                 rows.append({**params, **{score: float(found[score]) for score in scores}})
     if not rows:
-        target = " --target evaluate" if file == TEST else ""
+        target = " --target evaluate" if file in TEST else ""
         raise UserError(
             f"no experiment has {', '.join(scores)} in {file}; run some with: "
             f"python -m meal sweep -S KEY=A,B{target}"
@@ -66,14 +68,23 @@ def _finished(commit: Any) -> Iterator[Any]:
 
 def _stale(data: Any, file: str) -> bool:
     """Whether a test score is stale: `evaluate` has not run for this student."""
-    if file != TEST:
+    if file not in TEST:
         return False
     scored, made = data.deps.get(str(STUDENT)), data.outs.get(str(STUDENT))
     return scored is None or made is None or scored.hash != made.hash
 
 
+def _read(repo: Repo, revision: str, file: str) -> Mapping[str, Any]:
+    """A JSON file of a revision; empty if it has none."""
+    try:
+        content = json.loads(repo.scm.get_fs(revision).read_text(file))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def _content(files: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
-    """What DVC read from a file of parameters or metrics; empty if it could not."""
+    """What DVC read from a file of parameters; empty if it could not."""
     return ((files or {}).get(name) or {}).get("data") or {}
 
 

@@ -17,11 +17,11 @@ from dvc.repo import Repo
 from dvc.scm import RevError, SCMError, resolve_rev
 
 from meal.core.errors import UserError
-from meal.core.paths import DATA_CARD, METRICS, PARAMS, PREDICTIONS
+from meal.core.paths import DATA_CARD, PARAMS, PREDICTIONS, SCORES
 from meal.evaluation.predictions import Predictions
 from meal.experiments.freshness import LOCK, Freshness, folder_reader, freshness
 
-FILES = tuple(map(str, (METRICS, DATA_CARD, PARAMS)))
+FILES = tuple(map(str, (SCORES, DATA_CARD, PARAMS)))
 
 WORKSPACE = "workspace"
 _MODELS = {"student", "baseline", "ensemble", "ensemble_fitted", "vote"}
@@ -34,7 +34,7 @@ class Snapshot:
     Attributes:
         name: as the user gave it.
         revision: its commit; None for the workspace.
-        metrics: `reports/metrics.json`.
+        metrics: `reports/scores.json`.
         images: the number of test images.
         freshness: whether the metrics are stale.
         predictions: of every model; None if they are missing or from another run.
@@ -89,9 +89,9 @@ def _snapshot(
         predictions: returns the predictions, or None if they are missing.
     """
     found = {file: _read(read, file, name) for file in (*FILES, LOCK)}
-    metrics = found[str(METRICS)]
+    metrics = found[str(SCORES)]
     if not {*_MODELS, "teachers", "cost", "significance"} <= metrics.keys():
-        raise UserError(f"{METRICS} of {name} was written by an older version of this code")
+        raise UserError(f"{SCORES} of {name} was written by an older version of this code")
     available = predictions()
     own = available if available and _fit(available, metrics) else None
     images = found[str(DATA_CARD)]["images"]["test"]

@@ -37,7 +37,7 @@ class Finished:
         student: the trained student, on the CPU.
         data: the prepared data.
         predictions: of the test images.
-        metrics: `reports/metrics.json`.
+        metrics: `reports/scores.json`.
     """
 
     student: Loaded

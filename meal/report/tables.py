@@ -25,7 +25,7 @@ def heading(manifest: Mapping[str, Any]) -> str:
 
 
 def results_table(metrics: Mapping[str, Any]) -> str:
-    """Every model of `reports/metrics.json`: error, NLL, calibration and cost."""
+    """Every model of `reports/scores.json`: error, NLL, calibration and cost."""
     return _markdown(pd.DataFrame(results_rows(metrics)))
 
 

@@ -53,8 +53,14 @@ PARTS: list[tuple[Attack, int, Callable[[Path], Project]]] = [
 def attack(part: int, times: int, seed: int) -> Tally:
     """Run one part in a project of its own."""
     call, _, make = PARTS[part]
-    with made(make) as project:
-        return call(project, times, seed)
+    started = time.monotonic()
+    try:
+        with made(make) as project:
+            tally = call(project, times, seed)
+    except Exception as error:  # the other parts go on
+        tally = Tally(call.__name__, differing=[f"{call.__name__}: {error!r}"])
+    print(f"{tally.kind}: {tally}, {time.monotonic() - started:.0f} s", flush=True)
+    return tally
 
 
 @contextmanager

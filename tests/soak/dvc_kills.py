@@ -23,6 +23,7 @@ REPRO = ("dvc", "repro", "--no-run-cache")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 Found = TypeVar("Found")
 _PATIENCE = 600.0  # seconds for one run
+_TO_START = 5.0  # seconds that a worker takes to start a stage
 
 
 def kill_repro(project: Project, kills: int, seed: int) -> Tally:
@@ -79,8 +80,7 @@ def kill_tasks(project: Project, kills: int, seed: int) -> Tally:
         flags = ("-S", f"distill.seed={300 + index}")  # DVC restores what has run before
         tally.attempts += 1
         project.run("dvc", "exp", "run", "--queue", "--name", f"lost-{index}", *flags)
-        project.run("dvc", "queue", "start")
-        victims = _wait(lambda: _stages(project))
+        victims = _wait(lambda: _started(project))
         time.sleep(moment.uniform(0.0, 8.0))
         victims = _stages(project) or victims
         if index % 2:  # the task, which orphans the stage
@@ -93,8 +93,7 @@ def kill_tasks(project: Project, kills: int, seed: int) -> Tally:
         project.run("dvc", "queue", "remove", "--failed", "--success", check=False)
         again, alone = f"task-{index}", f"alone-{index}"
         project.run("dvc", "exp", "run", "--queue", "--name", again, *flags)
-        project.run("dvc", "queue", "start")
-        _wait(partial(_listed, project, again))
+        _wait(partial(_done, project, again))
         _wait(lambda: not _active(project))
         forget_runs(project)
         project.run("dvc", "exp", "run", "--temp", "--name", alone, *flags)
@@ -121,8 +120,24 @@ def outputs(project: Project, name: str) -> dict[str, str]:
     }
 
 
-def _listed(project: Project, name: str) -> bool:
-    return name in project.run("dvc", "exp", "list", "--all-commits").stdout
+def _started(project: Project) -> list[psutil.Process]:
+    """The running stages of a queue's tasks; the queue is started where they do not run.
+
+    A worker that is about to end counts as running for `dvc queue start`, which then starts none.
+    """
+    found = _stages(project)
+    if not found:
+        project.run("dvc", "queue", "start")
+        time.sleep(_TO_START)
+    return found or _stages(project)
+
+
+def _done(project: Project, name: str) -> bool:
+    """Whether a queued experiment has finished; the queue is started where it does not run."""
+    if name in project.run("dvc", "exp", "list", "--all-commits").stdout:
+        return True
+    _started(project)
+    return False
 
 
 def _active(project: Project) -> bool:

@@ -19,8 +19,12 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
     "cache vgg": ("artifacts/caches/vgg",),
     "ensemble": ("artifacts/ensemble",),
     "baseline": ("artifacts/baseline", "reports/training/baseline.csv"),
-    "distill": ("artifacts/student", "reports/training/student.csv", "reports/validation.json"),
-    "evaluate": ("artifacts/predictions", "reports/metrics.json", "reports/confusion.csv"),
+    "distill": (
+        "artifacts/student",
+        "reports/training/student.csv",
+        "reports/validation_scores.json",
+    ),
+    "evaluate": ("artifacts/predictions", "reports/scores.json", "reports/confusion.csv"),
     "report": ("reports/index.html", "reports/figures"),
     "export": ("artifacts/export",),
 }

@@ -38,7 +38,7 @@ def test_two_revisions_are_compared_image_by_image(changed: Project) -> None:
         assert heading in text, text
     assert text.count("| student, distilled") == 2
     errors = [
-        json.loads(changed.run("git", "show", f"{rev}:reports/metrics.json").stdout)["student"]
+        json.loads(changed.run("git", "show", f"{rev}:reports/scores.json").stdout)["student"]
         for rev in ("main", "change")
     ]
     part = numbers(text, "## Significance: the student, change minus main")

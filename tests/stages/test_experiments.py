@@ -42,10 +42,10 @@ def test_a_sweep_runs_each_combination_once_and_the_table_pairs_seeds(project: P
     assert "</svg>" in project.read("reports/results/modes.svg")
     # A sweep up to `distill` scores no test images, so the table of test errors is empty.
     test = project.run(
-        "python", "-m", "meal", "table", "--file", "reports/metrics.json", check=False
+        "python", "-m", "meal", "table", "--file", "reports/scores.json", check=False
     )
     assert test.returncode == 1
-    assert "no experiment has student.top1_error in reports/metrics.json" in test.stderr
+    assert "no experiment has student.top1_error in reports/scores.json" in test.stderr
 
 
 def test_an_experiment_that_fails_is_named(project: Project) -> None:

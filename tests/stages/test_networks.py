@@ -36,9 +36,9 @@ def test_a_teacher_with_weights_is_loaded_not_trained(clean: Project, tmp_path: 
     rows = clean.read("reports/training/teachers/known.csv").splitlines()
     assert rows[0].startswith("epoch,validation_top1_error") and rows[1].startswith("0,")
     assert len(rows) == 2
-    loaded = json.loads(clean.read("reports/metrics.json"))["teachers"]["known"]
+    loaded = json.loads(clean.read("reports/scores.json"))["teachers"]["known"]
     clean.run("git", "checkout", "-q", "-f", "main")
-    trained = json.loads(clean.read("reports/metrics.json"))["teachers"]["resnet"]
+    trained = json.loads(clean.read("reports/scores.json"))["teachers"]["resnet"]
     assert loaded == trained
 
 

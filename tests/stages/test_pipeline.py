@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -38,7 +39,7 @@ def test_every_stage_has_a_description(clean: Project) -> None:
 
 
 def test_the_metrics_have_the_entries_that_a_review_needs(clean: Project) -> None:
-    metrics = json.loads(clean.read("reports/metrics.json"))
+    metrics = json.loads(clean.read("reports/scores.json"))
     for model in ("student", "baseline", "ensemble", "ensemble_fitted"):
         assert {"top1_error", "nll", "ece"} <= set(metrics[model])
     assert set(metrics["teachers"]) == {"vgg", "resnet", "preact"}
@@ -46,15 +47,31 @@ def test_the_metrics_have_the_entries_that_a_review_needs(clean: Project) -> Non
     assert {f"over_{rival}" for rival in rivals} == set(metrics["gain"])
     assert 0 <= metrics["agreement"]["student_ensemble"] <= 100
     assert metrics["cost"]["ensemble_macs"] > metrics["cost"]["student_macs"] > 0
-    validation = json.loads(clean.read("reports/validation.json"))
+    validation = json.loads(clean.read("reports/validation_scores.json"))
     assert {"student", "ensemble", "teachers", "gain"} <= set(validation)
+
+
+def test_dvc_compares_a_few_numbers_with_keys_of_their_own(clean: Project) -> None:
+    shown = json.loads(clean.run("dvc", "metrics", "show", "--json").stdout)
+    files = {file: flat(each["data"]) for file, each in shown[""]["data"].items()}
+    assert len(files["reports/metrics.json"]) <= 12
+    keys = [key for found in files.values() for key in found]
+    assert len(keys) == len(set(keys)) <= 24
+    assert {"student.top1_error", "validation.student.top1_error"} <= set(keys)
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for key, value in values.items():
+        found += flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
+    return found
 
 
 def test_another_student_re_runs_no_teacher_cache_or_ensemble(clean: Project) -> None:
     ran = clean.stages_run("dvc", "exp", "run", "-S", "student=densenet")
     assert ran == ["configure", "baseline", *AFTER_DISTILL]
     diff = clean.run("dvc", "metrics", "diff").stdout
-    for row in ("student.top1_error", "gain.over_baseline", "cost.student_macs"):
+    for row in ("student.top1_error", "gain.over_baseline", "cost.percent_of_ensemble"):
         assert row in diff, diff
     assert "student" in clean.run("dvc", "params", "diff").stdout
 
@@ -65,10 +82,10 @@ def test_a_seed_re_runs_distillation_and_what_follows(clean: Project) -> None:
 
 
 def test_tuning_stops_before_the_test_images(clean: Project) -> None:
-    scored = clean.read("reports/metrics.json")
+    scored = clean.read("reports/scores.json")
     ran = clean.stages_run("dvc", "exp", "run", "distill", "-S", "distill.beta=0.1")
     assert ran == ["configure", "distill"]
-    assert clean.read("reports/metrics.json") == scored
+    assert clean.read("reports/scores.json") == scored
     assert "validation.json" in clean.run("dvc", "metrics", "diff").stdout
 
 
@@ -77,7 +94,7 @@ def test_removing_a_teacher_and_adding_it_back_retrains_nothing(clean: Project) 
     assert ran == ["configure", "ensemble", *AFTER_DISTILL]
     assert not (clean.folder / "artifacts/caches/preact").exists()
     assert not (clean.folder / "reports/training/teachers/preact.csv").exists()
-    assert "preact" not in json.loads(clean.read("reports/metrics.json"))["teachers"]
+    assert "preact" not in json.loads(clean.read("reports/scores.json"))["teachers"]
     # DVC does not cache runs of `report`: its page is neither metric nor plot, and is in git.
     back = clean.stages_run("dvc", "exp", "run", "-S", "teachers=[vgg,resnet,preact]")
     assert back == ["report"]
@@ -167,7 +184,7 @@ def test_method_recipes_run(name: str, clean: Project) -> None:
     clean.run("python", "-m", "meal", "recipe", name, "--write")
     run = clean.stages_run("dvc", "repro", "distill")
     assert sorted(run) == sorted(STAGES_OF_RECIPES[name])
-    scores = json.loads(clean.read("reports/validation.json"))
+    scores = json.loads(clean.read("reports/validation_scores.json"))
     assert set(scores) >= {"student", "ensemble", "ensemble_fitted", "teachers", "gain"}
 
 
