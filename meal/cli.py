@@ -36,23 +36,29 @@ def main(
 
 @app.command()
 def networks(
+    names: Annotated[list[str] | None, typer.Argument(help="architectures; all if none")] = None,
     image_size: Annotated[int, typer.Option(min=16, max=64, help="side length in pixels")] = 32,
     channels: Annotated[int, typer.Option(min=1, max=3, help="1 or 3")] = 3,
     classes: Annotated[int, typer.Option(min=2)] = 10,
 ) -> None:
-    """Print the multiply-adds and parameters of each architecture."""
+    """Print the multiply-adds and parameters of architectures of the zoo."""
     from meal.evaluation.costs import count
     from meal.models.spec import NetworkSpec
     from meal.models.zoo import ZOO
     from meal.report.tables import networks_table
 
-    costs = {
-        arch: count(NetworkSpec(arch, 1.0, channels, image_size, classes)) for arch in sorted(ZOO)
-    }
-    typer.echo(
-        f"{image_size}x{image_size} pixels, {channels} channel(s), {classes} classes, width 1\n"
-    )
-    typer.echo(networks_table(costs, {arch: entry.scales for arch, entry in ZOO.items()}))
+    with _errors(in_project=False):
+        for name in names or ():
+            if name not in ZOO:
+                raise UserError(f"{name}: not in the zoo; allowed: {', '.join(sorted(ZOO))}")
+        costs = {
+            arch: count(NetworkSpec(arch, 1.0, channels, image_size, classes))
+            for arch in sorted(names or ZOO)
+        }
+        typer.echo(
+            f"{image_size}x{image_size} pixels, {channels} channel(s), {classes} classes, width 1\n"
+        )
+        typer.echo(networks_table(costs, {arch: ZOO[arch].scales for arch in costs}))
 
 
 @app.command()
@@ -61,16 +67,17 @@ def results() -> None:
     from meal.core.files import read_json, read_sealed
     from meal.core.paths import DATA, SCORES
     from meal.experiments.freshness import warn_if_stale
-    from meal.report.tables import heading, results_table
+    from meal.report.tables import heading, results_table, run_note
 
     with _errors():
         manifest = read_sealed(DATA / "manifest.json", fix="dvc repro")
         try:
-            table = results_table(read_json(SCORES, fix="dvc repro"))
+            scores = read_json(SCORES, fix="dvc repro")
+            table = results_table(scores)
             title = heading(manifest)
         except KeyError as error:
             raise UserError(f"the last run lacks {error}; run: dvc repro") from None
-        typer.echo(f"{title}\n\n{table}")
+        typer.echo(f"{title}\n\n{table}\n\n{run_note(scores)}")
         warn_if_stale()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from meal.core import paths
-from meal.core.device import select_device, set_determinism
+from meal.core.device import environment, select_device, set_determinism
 from meal.core.files import write_json
 from meal.core.runtime import load_runtime
 from meal.core.stage import run_stage
@@ -39,7 +39,11 @@ def main() -> None:
     teachers = {
         name: count(NetworkSpec.read(ensemble.network_card(name))) for name in ensemble.teachers
     }
-    metrics = {**scores.metrics, "cost": cost_metrics(count(student), teachers)}
+    metrics = {
+        **scores.metrics,
+        "cost": cost_metrics(count(student), teachers),
+        "run": environment(device),
+    }
     scores.predictions.save(paths.PREDICTIONS, significance_table(scores.comparisons))
     write_tables(scores.predictions, paths.REPORTS)
     write_json(paths.SCORES, metrics)

@@ -91,7 +91,9 @@ def _check_device(device: str) -> None:
 def _check_weights(params: Params) -> None:
     for key, weights in weights_files(params).items():
         if weights.file is not None and not Path(weights.file).is_file():
-            raise UserError(f"{key}.file={weights.file!r}: no such file")
+            copied = "/.dvc/tmp/exps/" in Path.cwd().as_posix()
+            hint = "; this copy of the project holds only files in git: give the absolute path"
+            raise UserError(f"{key}.file={weights.file!r}: no such file{hint if copied else ''}")
 
 
 def _check_pool(params: Params, dataset: Dataset) -> None:

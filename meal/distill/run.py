@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import islice
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ def distill(
     ensemble: Ensemble,
     device: torch.device,
     checkpoints: Checkpoints,
+    curve: Path | None = None,
 ) -> Trained:
     """Train the student on the teachers' outputs for a pool of images.
 
@@ -65,6 +67,7 @@ def distill(
             batches=distillation_batches(config, data, ensemble, pipeline, seed),
             validate=validator(data, device),
             checkpoints=checkpoints,
+            curve=curve,
         )
     )
 

@@ -52,7 +52,11 @@ def compare(first: str, second: str, model: str = STUDENT) -> str:
             params_diff(repo, one.revision, other.revision)
             for one, other in zip(before, after, strict=True)
         ]
-    parts = [f"# {second} against {first}", *map(uncertainty, (*before, *after))]
+    parts = [
+        f"# {second} against {first}",
+        *map(uncertainty, (*before, *after)),
+        environments(before, after),
+    ]
     for snapshot in (*before, *after):
         parts.append(f"## Results of {snapshot.name}\n\n{results_table(snapshot.metrics)}")
     parts.append(significance(before, after, model))
@@ -62,6 +66,28 @@ def compare(first: str, second: str, model: str = STUDENT) -> str:
             title = "" if all(other == changes[0] for other in changes) else f"Pair {number}:\n\n"
             parts.append(title + changes_table(changed))
     return "\n\n".join(filter(None, parts))
+
+
+def environments(before: Sequence[Snapshot], after: Sequence[Snapshot]) -> str:
+    """How the machines of two sides differ, as Markdown; empty if they do not.
+
+    Then every network may differ in its last bits, also those whose parameters are equal.
+    """
+    sides = [[snapshot.metrics.get("run", {}) for snapshot in side] for side in (before, after)]
+    differing = []
+    for key in ("processor", "threads", "torch"):
+        was, now = ({str(run.get(key, "unknown")) for run in runs} for runs in sides)
+        if was != now:
+            differing.append(
+                f"{key} {escape(', '.join(sorted(was)))}, now {escape(', '.join(sorted(now)))}"
+            )
+    if not differing:
+        return ""
+    return (
+        f"**Computed differently** ({'; '.join(differing)}): the last bits of every network, and a "
+        "few predictions, may differ for no other reason. To compare on equal terms, run both on "
+        "one machine with as many threads: `OMP_NUM_THREADS=N dvc repro --force`."
+    )
 
 
 def uncertainty(snapshot: Snapshot) -> str:

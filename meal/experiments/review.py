@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from dataclasses import replace
 
+from dvc.repo import Repo
 from dvc.repo.experiments.utils import exp_refs
 from dvc.scm import RevError, SCMError, resolve_rev
 
@@ -13,9 +14,14 @@ from meal.core.paths import FIGURES
 from meal.core.text import escape
 from meal.evaluation.comparison import claims
 from meal.evaluation.predictions import STUDENT
-from meal.experiments.compare import changes_table, significance, uncertainty
+from meal.experiments.compare import (
+    changes_table,
+    environments,
+    significance,
+    uncertainty,
+)
 from meal.experiments.repository import open_repository
-from meal.experiments.snapshots import WORKSPACE, metrics_diff, params_diff, read_snapshot
+from meal.experiments.snapshots import WORKSPACE, Snapshot, metrics_diff, params_diff, read_snapshot
 from meal.report.tables import results_table
 
 _SHOWN = ("error_cost", "training", "reliability")  # the page has all pictures
@@ -47,17 +53,17 @@ def review(base: str, pictures: str = ".") -> str:
             parts.append(f"**These results are stale**: {after.freshness.stale}.")
         if after.freshness.unknown:
             parts.append(uncertainty(after))
+        before = _before(repo, start)
+        if isinstance(before, Snapshot):
+            parts.append(environments([before], [after]))
         listed = "\n".join(f"- {claim}" for claim in claims(after.metrics))
         parts.append(f"## Results\n\n{results_table(after.metrics)}\n\n{listed}")
         parts.append(f"## Parameters\n\n{changes_table(params_diff(repo, start, None))}")
         parts.append(f"## Metrics\n\n{changes_table(metrics_diff(repo, start, None))}")
-        try:
-            before = replace(read_snapshot(repo, start), name=left)
-            stale = after.freshness.stale or before.freshness.stale
-            if stale:
-                raise UserError(stale)
-        except UserError as error:
-            parts.append(f"## Significance\n\nNot compared: {error}.")
+        if isinstance(before, str):
+            parts.append(f"## Significance\n\nNot compared: {before}.")
+        elif stale := after.freshness.stale or before.freshness.stale:
+            parts.append(f"## Significance\n\nNot compared: {stale}.")
         else:
             parts.append(significance([before], [after], STUDENT))
     shown = [FIGURES / f"{name}.svg" for name in _SHOWN]
@@ -69,7 +75,15 @@ def review(base: str, pictures: str = ".") -> str:
     parts.append(
         "## Pictures\n\n" + ("\n\n".join(lines) or "There are none; run: dvc repro report")
     )
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
+
+
+def _before(repo: Repo, start: str) -> Snapshot | str:
+    """The results of the commit that a change starts from, or why there are none."""
+    try:
+        return replace(read_snapshot(repo, start), name=start[:7])
+    except UserError as error:
+        return str(error)
 
 
 def _merge_base(revision: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -77,13 +78,31 @@ def run(trials: Sequence[Trial], target: str, jobs: int) -> list[str]:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     queue.start_workers(count=jobs)
     wanted = {trial.name for trial in missing}
+    told: dict[str, str] = {}  # the last word about each experiment
     with tqdm(total=len(wanted), desc="experiments", disable=None) as bar:
-        while any(entry.name in wanted for entry in [*queue.iter_queued(), *queue.iter_active()]):
-            bar.update(len(wanted & set(finished(repo))) - bar.n)
+        while True:
+            active = {entry.name for entry in queue.iter_active()}
+            queued = {entry.name for entry in queue.iter_queued()}
+            done = wanted & set(finished(repo))
+            for name in sorted(wanted):
+                word = _state(name, done, active, queued)
+                if word != told.get(name, "queued"):
+                    bar.write(f"{word} {name} ({len(done)} of {len(wanted)} done)", sys.stdout)
+                    sys.stdout.flush()
+                told[name] = word
+            bar.update(len(done) - bar.n)
+            if not wanted & (active | queued):
+                return sorted(wanted - done)
             time.sleep(POLL_SECONDS)
-        done = set(finished(repo))
-        bar.update(len(wanted & done) - bar.n)
-    return sorted(wanted - done)
+
+
+def _state(name: str, done: set[str], active: set[str], queued: set[str]) -> str:
+    """What has become of an experiment, in one word."""
+    if name in done:
+        return "finished"
+    if name in active:
+        return "started"
+    return "queued" if name in queued else "failed"
 
 
 def finished(repo: Repo) -> Iterator[str]:

@@ -11,9 +11,9 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from meal.core.errors import UserError
-from meal.core.progress import Progress
 from meal.data.decoding import read_image
 from meal.datasets.folders import find_images
 from meal.predict.card import Input, Pixels
@@ -58,7 +58,8 @@ def predict_files(student: OnnxStudent, paths: Sequence[Path]) -> Iterator[Predi
     waiting: deque[tuple[Path, Future[Pixels | str]]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:
-        with Progress("predict", len(paths), "images") as progress:
+        # A bar on a terminal, and nothing elsewhere: standard output is for the predictions.
+        with tqdm(total=len(paths), desc="predict", unit="image", disable=None) as bar:
             while True:
                 for path in islice(rest, _AHEAD - len(waiting)):
                     waiting.append((path, pool.submit(_read, path, student.card.input)))
@@ -66,9 +67,7 @@ def predict_files(student: OnnxStudent, paths: Sequence[Path]) -> Iterator[Predi
                     return
                 batch = [waiting.popleft() for _ in range(min(_BATCH, len(waiting)))]
                 yield from _predict(student, [(path, each.result()) for path, each in batch])
-                progress.advance(len(batch))
-                if progress.due():
-                    progress.show({})
+                bar.update(len(batch))
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -8,7 +8,8 @@ import shlex
 import subprocess
 import sys
 from importlib.metadata import version
-from pathlib import Path
+
+from meal.core.device import processor
 
 VERSIONS = ("torch", "torchvision", "timm", "numpy", "dvc")
 
@@ -25,11 +26,8 @@ def commit() -> str:
 
 def machine() -> dict[str, str | int]:
     """The machine, and the versions of the packages that affect results."""
-    cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text() if cpuinfo.exists() else ""
-    models = [line for line in text.splitlines() if line.startswith("model name")]
     return {
-        "processor": models[0].partition(":")[2].strip() if models else platform.processor(),
+        "processor": processor(),
         "cores": os.cpu_count() or 1,
         "python": platform.python_version(),
         **{name: version(name) for name in VERSIONS},

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+from tabulate import tabulate
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from meal.evaluation.costs import Cost
 
 
@@ -26,7 +28,7 @@ def heading(manifest: Mapping[str, Any]) -> str:
 
 def results_table(metrics: Mapping[str, Any]) -> str:
     """Every model of `reports/scores.json`: error, NLL, calibration and cost."""
-    return _markdown(pd.DataFrame(results_rows(metrics)))
+    return _markdown(results_rows(metrics))
 
 
 def results_rows(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -52,7 +54,7 @@ def results_rows(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
 def networks_table(costs: Mapping[str, Cost], scales: Mapping[str, bool]) -> str:
     """The cost of each architecture, and whether it supports widths other than 1."""
     return _markdown(
-        pd.DataFrame(
+        [
             {
                 "architecture": name,
                 "multiply-adds (G)": f"{cost.macs / 1e9:.4f}",
@@ -60,13 +62,22 @@ def networks_table(costs: Mapping[str, Cost], scales: Mapping[str, bool]) -> str
                 "width": "any" if scales[name] else "1",
             }
             for name, cost in costs.items()
-        )
+        ]
+    )
+
+
+def run_note(scores: Mapping[str, Any]) -> str:
+    """Where the last bits of a result come from, in one sentence."""
+    run = scores["run"]
+    return (
+        f"Computed on {run['processor']} with {run['threads']} thread(s), torch {run['torch']}; "
+        "others change the last bits, and with them a few predictions."
     )
 
 
 def timings_table(timings: Mapping[str, Any]) -> str:
     """How long a prediction takes, by model."""
-    return _markdown(pd.DataFrame(timings_rows(timings)))
+    return _markdown(timings_rows(timings))
 
 
 def timings_rows(timings: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -115,7 +126,8 @@ def _row(model: str, scores: Mapping[str, float], cost: Mapping[str, int]) -> di
 
 def markdown(frame: pd.DataFrame) -> str:
     """A frame as a table, with floats at three decimals."""
-    return _markdown(frame.map(_cell))
+    columns = [str(column) for column in frame.columns]
+    return _markdown([dict(zip(columns, row, strict=True)) for row in frame.map(_cell).values])
 
 
 def _cell(value: object) -> str:
@@ -124,6 +136,8 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-def _markdown(frame: pd.DataFrame) -> str:
-    alignment = ["left"] + ["right"] * (len(frame.columns) - 1)
-    return str(frame.to_markdown(index=False, colalign=alignment, disable_numparse=True))
+def _markdown(rows: Sequence[Mapping[str, str]]) -> str:
+    alignment = ["left"] + ["right"] * (len(rows[0]) - 1)
+    return tabulate(
+        rows, headers="keys", tablefmt="pipe", colalign=alignment, disable_numparse=True
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -30,6 +31,8 @@ from meal.views.batches import Visits, steps_per_epoch
 from meal.views.families import view_family
 from meal.views.pipelines import PlainPipeline, ViewPipeline
 
+LOGGER = logging.getLogger(__name__)
+
 
 def run(stage: str, purpose: Purpose, config: Path, folder: Path, curve: Path) -> None:
     """Train a network, or load its weights; resume unfinished training.
@@ -54,7 +57,7 @@ def run(stage: str, purpose: Purpose, config: Path, folder: Path, curve: Path) -
         trained = load_teacher(settings, data, device)
     else:
         checkpoints = Checkpoints(work, runtime.checkpoint_minutes)
-        trained = train_supervised(stage, purpose, settings, data, device, checkpoints)
+        trained = train_supervised(stage, purpose, settings, data, device, checkpoints, curve)
     trained.save(folder, curve)
     work.remove()
 
@@ -66,6 +69,7 @@ def train_supervised(
     data: Prepared,
     device: torch.device,
     checkpoints: Checkpoints,
+    curve: Path | None = None,
 ) -> Trained:
     """Train a network on the labelled images; pass `p` over them uses view `p` of each.
 
@@ -79,11 +83,20 @@ def train_supervised(
         data: the prepared data.
         device: the device to train on.
         checkpoints: of this run.
+        curve: the file of the training curve; None for no file.
     """
     settings, seed = config.training, derive_seed(config.network.seed, purpose)
     assert settings is not None
     spec = specify(config.network, data)
-    batch_size = min(settings.batch_size, len(data.training_rows("labelled")))
+    known = len(data.training_rows("labelled"))
+    if settings.batch_size > known:
+        LOGGER.warning(
+            "%s: batch_size=%d: there are only %d labelled images, so every batch is all of them",
+            title,
+            settings.batch_size,
+            known,
+        )
+    batch_size = min(settings.batch_size, known)
     check_memory(spec, device, batch_size, settings.precision)
     check_structure(spec)
     network = build(spec, seed)
@@ -109,5 +122,6 @@ def train_supervised(
             batches=batches,
             validate=validator(data, device),
             checkpoints=checkpoints,
+            curve=curve,
         )
     )

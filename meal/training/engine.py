@@ -90,6 +90,7 @@ class Run:
         validate: from the network in eval mode to its metrics; with `keep: best`, `top1_error` and
             then `nll` choose the epoch.
         checkpoints: of this run.
+        curve: the CSV file of the history, rewritten after each epoch; None for no file.
         ema: decay of a moving average of the weights, which replaces them for validation and in
             the result; 0 for none.
     """
@@ -103,6 +104,7 @@ class Run:
     batches: Callable[[int, int], Iterator[tuple[Any, ...]]]
     validate: Callable[[nn.Module], dict[str, float]]
     checkpoints: Checkpoints
+    curve: Path | None = None
     ema: float = 0.0
 
 
@@ -168,7 +170,7 @@ class _Trainer:
         total = epochs * run.steps_per_epoch
         with (
             recorded_signals() as interruption,
-            Progress(run.title, total, "steps", self._step) as bar,
+            Progress(run.title, total, "steps", self._step, epochs) as bar,
         ):
             while len(self._history) < epochs:
                 self._train_epoch(bar, interruption)
@@ -240,8 +242,14 @@ class _Trainer:
             self._best = self._state()
         self._history.append(row)
         self._sums = {}
-        bar.show({name: value for name, value in row.items() if name != "epoch"})
+        self._write_curve()
+        bar.end_epoch({name: value for name, value in row.items() if name != "epoch"})
         self._save()
+
+    def _write_curve(self) -> None:
+        """Write the epochs so far, for plots that move while training goes on."""
+        if self._run.curve is not None:
+            write_csv(self._run.curve, self._history)
 
     def _state(self) -> dict[str, Tensor]:
         return {k: v.detach().cpu().clone() for k, v in self._kept.state_dict().items()}
@@ -273,6 +281,8 @@ class _Trainer:
             self._average.load_state_dict(state["average"])
         total = self._run.settings.epochs * self._run.steps_per_epoch
         print(f"{self._run.title}: resumed after step {self._step} of {total}", flush=True)
+        if self._history:
+            self._write_curve()  # DVC has removed it
 
     def _leave_if_asked(self, interruption: Interruption) -> None:
         if interruption.requested is not None:

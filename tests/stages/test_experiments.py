@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.stages.conftest import Project
@@ -24,7 +26,9 @@ def test_a_sweep_runs_each_combination_once_and_the_table_pairs_seeds(project: P
     before = set(names(project))
     sweep = ["python", "-m", "meal", "sweep", "-S", "distill.adversarial=off,minimax"]
     sweep += ["-S", "distill.seed=1,2", "-j", "2"]
-    project.run(*sweep)
+    told = project.run(*sweep).stdout
+    assert len(re.findall(r"^started \S+ \(\d of 4 done\)$", told, re.MULTILINE)) == 4
+    assert len(re.findall(r"^finished \S+ \(\d of 4 done\)$", told, re.MULTILINE)) == 4
     made = set(names(project)) - before
     assert len(made) == 4
     project.run(*sweep)  # nothing is left to run

@@ -1,9 +1,17 @@
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import math
 import multiprocessing
+import os
+import pty
 import re
 import signal
+import struct
+import subprocess
+import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +21,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from meal.core import progress as progress_module
 from meal.core.device import select_device
 from meal.core.errors import UserError
-from meal.core.progress import Progress
+from meal.core.progress import Progress, fitting, shortened
 from meal.core.seeds import Purpose
 from meal.core.signals import Interrupted
 from meal.core.work import WorkFolder
@@ -28,6 +37,7 @@ from meal.training.checkpoints import Checkpoints
 from meal.training.engine import Objective, ParameterGroup, Run, Trained, train
 from meal.training.schedule import factor
 from meal.training.settings import Optimisation, Training
+from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
 
@@ -265,12 +275,111 @@ def test_bfloat16_trains(data: Prepared, tmp_path: Path) -> None:
     assert trained.state["5.weight"].dtype == torch.float32
 
 
-def test_progress_is_plain_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress("teacher one", total=10, unit="steps") as progress:
-        progress.advance(5)
-        progress.show({"loss": 0.25})
+def test_progress_is_one_line_an_epoch_without_a_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with Progress("teacher one", total=10, unit="steps", epochs=2) as progress:
+        for _ in range(5):
+            progress.advance(1)
+            assert not progress.due()
+        progress.end_epoch({"loss": 0.25})
     line = capsys.readouterr().out
-    assert re.fullmatch(r"teacher one: 5/10 steps \d+ steps/s \d+ s left loss=0.25\n", line)
+    speed = r"\d+\.\d steps/s"
+    assert re.fullmatch(rf"teacher one: epoch 1/2 5/10 steps {speed} \d+ s left loss=0.25\n", line)
+
+
+def test_slow_work_is_measured_in_seconds_per_step(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 8.0])
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: next(clock))
+    with Progress("slow", total=10, unit="steps") as progress:
+        progress.advance(2)
+        progress.show({})
+    assert "4.0 s/step 32 s left" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("room", "shown"), [(60, 3), (25, 2), (12, 1), (5, 0)])
+def test_values_beside_the_bar_fit_and_the_most_important_come_first(room: int, shown: int) -> None:
+    values = {"similarity": 1.23456, "loss": 0.5, "validation_top1_error": 12.345}
+    text = fitting(values, room)
+    assert len(text) <= room
+    assert text == ", ".join(["val err 12.3", "loss 0.5", "sim 1.23"][:shown])
+    assert shortened("teacher a_network_with_a_long_name", 18) == "teacher a…ong_name"
+
+
+@pytest.mark.parametrize("columns", [60, 100])
+def test_a_terminal_of_any_width_shows_epoch_speed_and_error(columns: int) -> None:
+    """On a real terminal of that width."""
+    code = (
+        "import time\n"
+        "from meal.core.progress import Progress\n"
+        "with Progress('teacher a_network_with_a_long_name', 40, 'steps', epochs=4) as bar:\n"
+        "    for epoch in range(4):\n"
+        "        for step in range(10):\n"
+        "            bar.advance(1)\n"
+        "            time.sleep(0.02)\n"
+        "        bar.end_epoch({'loss': 0.123456, 'similarity': 2.0, 'label': 3.0,\n"
+        "                       'validation_top1_error': 12.5, 'validation_nll': 0.3})\n"
+        "        time.sleep(0.6)\n"
+    )
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=theirs, stderr=theirs, stdin=theirs, cwd=ROOT,
+        env={k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")},
+    )  # fmt: skip
+    os.close(theirs)
+    text = ""
+    with contextlib.suppress(OSError):  # the terminal is closed
+        while part := os.read(ours, 4096):
+            text += part.decode()
+    assert process.wait() == 0
+    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+    assert max(map(len, lines)) <= columns
+    last = lines[-1]
+    for words in ("4/4", "left", "val err 12.5"):
+        assert words in last, last
+    assert re.search(r"step/s|s/step", last)
+
+
+def test_the_curve_grows_after_each_epoch_also_after_a_kill(
+    data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    curve = tmp_path / "curve.csv"
+    seen: list[int] = []
+    usual = supervised.validator
+
+    def watched(*arguments: Any) -> Any:
+        validate = usual(*arguments)
+
+        def call(network: nn.Module) -> dict[str, float]:
+            seen.append(len(curve.read_text().splitlines()) - 1 if curve.exists() else 0)
+            if len(seen) == 4:
+                raise RuntimeError("killed")
+            return validate(network)
+
+        return call
+
+    def go() -> Trained:
+        work = WorkFolder(tmp_path / "work", "teacher@one", {})
+        try:
+            made = Checkpoints(work)
+            own = config(epochs=6)
+            return train_supervised("one", Purpose.TEACHER, own, data, CPU, made, curve)
+        finally:
+            work.release()
+
+    monkeypatch.setattr(supervised, "validator", watched)
+    with pytest.raises(RuntimeError):
+        go()
+    assert seen == [0, 1, 2, 3] and len(curve.read_text().splitlines()) == 4
+    curve.unlink()  # as DVC does before it runs the stage again
+    trained = go()
+    assert seen[4:] == [3, 4, 5]
+    grown = curve.read_bytes()
+    trained.save(tmp_path / "network", curve)
+    assert curve.read_bytes() == grown
 
 
 @pytest.mark.parametrize("stop_at", [1, 4, 8, 9])
