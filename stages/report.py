@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from meal.core import paths
 from meal.core.errors import UserError
 from meal.core.files import atomic_folder, read_json, read_sealed
+from meal.core.settings import load_slice
 from meal.core.stage import run_stage
 from meal.data.prepared import Prepared, open_data
 from meal.evaluation.predictions import BASELINE, FIX, STUDENT, TEACHER, Predictions
 from meal.report import pictures
 from meal.report.page import write_page
+from meal.report.settings import ReportSlice
 from meal.report.tables import heading
 
 
@@ -25,6 +27,7 @@ def main() -> None:
     """Write `reports/figures` and `reports/index.html`."""
     data, predictions = open_data(), Predictions.load(paths.PREDICTIONS)
     metrics = read_json(paths.SCORES, FIX)
+    params = load_slice(ReportSlice, paths.CONFIG / "report.json").params
     files = {STUDENT: "student", BASELINE: "baseline"}
     files |= {TEACHER + name: f"teachers/{name}" for name in predictions.teachers}
     curves = {model: read_curve(paths.TRAINING / f"{file}.csv") for model, file in files.items()}
@@ -41,6 +44,7 @@ def main() -> None:
             paths.REPORTS / "index.html",
             figures,
             heading(data.manifest),
+            params,
             metrics,
             predictions,
             [picture for picture in drawn if picture],

@@ -28,6 +28,7 @@ from meal.ensemble.settings import EnsembleSlice
 from meal.evaluation.predictions import Predictions
 from meal.export.settings import ExportSlice
 from meal.prepare.settings import PrepareSlice
+from meal.report.settings import ReportSlice
 from meal.supervised.settings import SupervisedSlice
 from meal.targets.cache import TargetCache
 from meal.targets.ensemble import Ensemble
@@ -60,6 +61,7 @@ SLICES: dict[str, type[BaseModel]] = {
     "baseline": SupervisedSlice,
     "distill": DistillSlice,
     "export": ExportSlice,
+    "report": ReportSlice,
 }
 MANY = settings(
     max_examples=1500, deadline=None, derandomize=True,

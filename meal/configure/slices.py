@@ -28,7 +28,7 @@ def resolve(params: Params, dataset: Dataset, sources: Mapping[str, str | None])
     Raises:
         UserError: if an image has fewer views than `views.count`, or `all` of unlimited views.
     """
-    params = _seeded(params)
+    given, params = params, _seeded(params)
     family, view_count = params.views.resolve(dataset.flip)
     cached = {"views": family.model_dump(mode="json"), "view_count": view_count}
     networks = {
@@ -50,6 +50,7 @@ def resolve(params: Params, dataset: Dataset, sources: Mapping[str, str | None])
         "method": params.distill.model_dump(mode="json"),
         **params.export.model_dump(mode="json"),
     }
+    slices["report"] = {"params": given.model_dump(mode="json", exclude={"runtime"})}
     for name in params.teachers:
         slices |= _teacher_slices(params, name, networks[name], cached)
     return slices

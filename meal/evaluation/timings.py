@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,20 +19,20 @@ from meal.predict.session import run
 
 ONNX = "student, ONNX Runtime"
 BATCH = 128
-_ALIKE = 0.05  # relative difference of a model's medians in two blocks that are steady
+_ALIKE = 0.05  # relative difference of a model's fastest calls in two blocks that are steady
 _MOST_BLOCKS = 20
 
 
 @dataclass(frozen=True)
 class Timings:
-    """Medians of all models.
+    """The fastest calls of all models.
 
     Attributes:
         models: for `student`, `student, ONNX Runtime`, `ensemble` and each teacher by name:
             `latency_ms`, `images_per_second`, and `latency_ratio`, the latency divided by that of
             the student in PyTorch.
         rounds: how often each model was called.
-        steady: whether the medians no longer changed at the end.
+        steady: whether further rounds were no faster.
     """
 
     models: dict[str, dict[str, float]]
@@ -48,11 +47,11 @@ def measure(
     repeats: int,
     exported: tuple[Any, Input] | None = None,
 ) -> Timings:
-    """Median latency for one image and throughput in batches of 128, with random weights.
+    """Latency for one image and throughput in batches of 128, with random weights.
 
-    Every round calls all models in turn, so that other load on the machine affects them alike. The
-    ensemble runs its members one after the other. Blocks of rounds are repeated until the medians
-    of two in a row agree.
+    Every round calls all models in turn. The ensemble runs its members one after the other. Each
+    figure is that of the fastest call: other load on the machine only ever makes calls slower.
+    Blocks of rounds are repeated until the fastest calls of two in a row agree.
 
     Args:
         student, teachers: the networks.
@@ -75,7 +74,7 @@ def measure(
             session, inputs = exported
             pixels = np.zeros((size, inputs.size, inputs.size, inputs.channels), np.uint8)
             sides[ONNX] = partial(run, session, pixels, inputs.dtype)
-        seconds[size], taken, alike = _steady_medians(sides, repeats, device)
+        seconds[size], taken, alike = _steady(sides, repeats, device)
         rounds, steady = max(rounds, taken), steady and alike
     named = sorted(seconds[1], key=["student", ONNX, "ensemble", *members].index)
     return Timings(
@@ -101,32 +100,37 @@ def _call(networks: Sequence[nn.Module], images: torch.Tensor) -> None:
         network(images)
 
 
-def _steady_medians(
+def _steady(
     sides: Mapping[str, Callable[[], object]], repeats: int, device: torch.device
 ) -> tuple[dict[str, float], int, bool]:
-    """Median seconds of each side in the last block, the number of rounds, and whether steady."""
-    before = _medians(sides, repeats, device)
-    after = before
+    """Fewest seconds of each side, the number of rounds, and whether the last block was as fast."""
+    before = _fastest(sides, repeats, device)
+    least = before
     for block in range(2, _MOST_BLOCKS + 1):
-        after = _medians(sides, repeats, device)
+        after = _fastest(sides, repeats, device)
+        least = {name: min(least[name], after[name]) for name in sides}
         if all(abs(after[name] / before[name] - 1) <= _ALIKE for name in sides):
-            return after, block * repeats, True
+            return least, block * repeats, True
         before = after
-    return after, _MOST_BLOCKS * repeats, False
+    return least, _MOST_BLOCKS * repeats, False
 
 
 @torch.inference_mode()
-def _medians(
+def _fastest(
     sides: Mapping[str, Callable[[], object]], repeats: int, device: torch.device
 ) -> dict[str, float]:
-    """Median seconds of each side, after one warm-up round."""
+    """Fewest seconds of each side; each call follows one that is not timed.
+
+    The other sides have filled the caches with their own weights, and let threads fall asleep.
+    """
     times: dict[str, list[float]] = {name: [] for name in sides}
-    for round_ in range(repeats + 1):
+    for _ in range(repeats):
         for name, call in sides.items():
-            started = time.perf_counter()
-            call()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            if round_:
-                times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in times.items()}
+            for timed in (False, True):
+                started = time.perf_counter()
+                call()
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                if timed:
+                    times[name].append(time.perf_counter() - started)
+    return {name: min(values) for name, values in times.items()}

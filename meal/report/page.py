@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from jinja2 import Environment, StrictUndefined
 
 from meal.core.files import atomic_path
@@ -31,6 +32,7 @@ def write_page(
     page: Path,
     figures: Path,
     heading: str,
+    params: Mapping[str, Any],
     metrics: Mapping[str, Any],
     predictions: Predictions,
     pictures: Sequence[Picture],
@@ -44,6 +46,7 @@ def write_page(
         page: the HTML file.
         figures: the folder in which each picture becomes `NAME.svg`.
         heading: the dataset with its labels and images.
+        params: of the run.
         metrics: `reports/scores.json`.
         predictions: of the same run.
         pictures: in the order in which the page shows them.
@@ -63,7 +66,11 @@ def write_page(
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     text = environment.from_string(template).render(
         heading=heading,
-        teachers=len(predictions.teachers),
+        title=_title(params, heading),
+        student=_network(params, params["student"]),
+        members=[_network(params, name) for name in params["teachers"]],
+        facts=_facts(params, metrics),
+        params=yaml.safe_dump(dict(params), sort_keys=False),
         verdicts=_verdicts(metrics),
         tables=[
             _results(metrics),
@@ -75,6 +82,40 @@ def write_page(
     )
     with atomic_path(page) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _title(params: Mapping[str, Any], heading: str) -> str:
+    """What tells this run's tab from others'."""
+    return f"{params['student']} from {', '.join(params['teachers'])}: {heading.split(',')[0]}"
+
+
+def _network(params: Mapping[str, Any], name: str) -> str:
+    """A network's name, and what it stands for."""
+    network = params["networks"][name]
+    width = f", width {network['width']:g}" if network["width"] != 1 else ""
+    return f"{name} ({network['arch']}{width})"
+
+
+def _facts(params: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, str]:
+    """What distinguishes this run: the images, the method, the seed, the machine."""
+    data, method, views = params["data"], params["distill"], params["views"]
+    source = params["dataset"] + (f", {data['root']}" if data["root"] else "")
+    blocks = f"blocks {method['blocks']}" if method["blocks"] else "logits only"
+    run = metrics["run"]
+    return {
+        "images": f"{source}; labelled: {data['labelled']}; seed {params['seed']}",
+        "method": (
+            f"teacher selection {method['selection']}, temperature {method['temperature']:g}, "
+            f"{blocks}, adversarial: {method['adversarial']}, label weight "
+            f"{method['label_weight']:g}; {method['epochs']} epochs, {views['count']} cached views"
+        ),
+        "machine": f"{run['processor']}, {run['threads']} thread(s), torch {run['torch']}",
+    }
+
+
+def _percent(value: float) -> str:
+    """A percentage with two digits at least, also below one."""
+    return f"{value:.0f}%" if value >= 10 else f"{value:.2g}%"
 
 
 def _entry(name: str, title: str, words: str, figures: Path) -> dict[str, str]:
@@ -94,8 +135,8 @@ def _verdicts(metrics: Mapping[str, Any]) -> list[str]:
     percent = 100 * cost["student_macs"] / cost["ensemble_macs"]
     return [
         *claims(metrics),
-        f"The student needs {percent:.0f}% of the ensemble's multiply-adds and agrees with it on "
-        f"{agreed:.1f}% of the images.",
+        f"The student needs {_percent(percent)} of the ensemble's multiply-adds and agrees with it "
+        f"on {agreed:.1f}% of the images.",
         "This is one run with one seed; other seeds change these numbers (python -m meal table).",
     ]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import pyplot as plt
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from meal.core.text import plain
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MOST_CLASSES = 20  # that fit legibly into a confusion matrix
-_SHOWN_IMAGES = 24
+_FEW_CLASSES = 12  # for which a cell has room for larger digits
+_SHOWN_IMAGES, _IN_A_ROW = 20, 5
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,9 @@ def error_against_cost(metrics: Mapping[str, Any]) -> Picture:
     axis.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     if max(macs.values()) > 5 * min(macs.values()):
         axis.set_xscale("log")
-        for ticks in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
-            ticks(StrMethodFormatter("{x:g}"))  # 40, not 4 x 10^1
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # 40, not 4 x 10^1
+        axis.xaxis.set_minor_formatter(NullFormatter())  # their labels would overlap
     axis.margins(0.2)
     axis.set_xlabel("multiply-adds per prediction (millions)")
     axis.set_ylabel("top-1 error on test (%)")
@@ -138,6 +140,9 @@ def training_curves(curves: Mapping[str, pd.DataFrame]) -> Picture:
             errors, rows, "validation_top1_error", looks[model][0],
             linewidth=width, label=name_of(model),
         )  # fmt: skip
+    ends = [float(rows["validation_top1_error"].iloc[-1]) for rows in curves.values()]
+    highest = max(float(rows["validation_top1_error"].max()) for rows in curves.values())
+    errors.set_ylim(0, min(1.05 * highest, 4 * max(ends) + 1) or 1)  # where the curves end
     errors.set_title("validation error (%)", fontsize=9)
     errors.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=7)
     for axis in axes:
@@ -193,16 +198,26 @@ def confusion_matrices(predictions: Predictions) -> Picture:
     )  # including the pair in the caption
     shown = np.sort(list(hardest)[:_MOST_CLASSES])
     figure, axes = plt.subplots(1, 2, figsize=(9, 4.4), sharey=True)
-    for axis, (model, counts) in zip(axes, matrices.items(), strict=True):
-        rows = counts[np.ix_(shown, shown)] / np.maximum(counts[shown].sum(1, keepdims=True), 1)
-        axis.imshow(rows, cmap="viridis", vmin=0, vmax=1)
+    parts = {model: counts[np.ix_(shown, shown)] for model, counts in matrices.items()}
+    errors = {model: part - np.diag(np.diag(part)) for model, part in parts.items()}
+    most = max(1, *(int(part.max()) for part in errors.values()))
+    size = 7 if len(shown) <= _FEW_CLASSES else 5
+    for axis, (model, counts) in zip(axes, parts.items(), strict=True):
+        drawn = np.ma.masked_equal(errors[model], 0)  # colours are for errors alone
+        axis.imshow(drawn, cmap="Oranges", vmin=0, vmax=most)
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            shade = {"color": BLACK} if row != column else {"alpha": 0.55}
+            axis.text(
+                column, row, str(counts[row, column]), ha="center", va="center", fontsize=size,
+                **shade,
+            )  # fmt: skip
         axis.set_xticks(range(len(shown)), [names[k] for k in shown], rotation=90, fontsize=7)
         axis.set_yticks(range(len(shown)), [names[k] for k in shown], fontsize=7)
         axis.set_title(name_of(model), fontsize=9)
         axis.set_xlabel("prediction")
     axes[0].set_ylabel("label")
     figure.tight_layout()
-    words = "Rows are labels, columns predictions; brighter cells hold more of a row's images. "
+    words = "Images by label (row) and prediction (column); colours mark errors. "
     if wrong.max():
         taken, given = (plain(predictions.card["classes"][k]) for k in (label, prediction))
         words += (
@@ -263,19 +278,23 @@ def seen_differently(
         return None
     confidence = np.minimum(student.confidence[rows], ensemble.confidence[rows])
     rows = rows[np.argsort(-confidence, kind="stable")][:_SHOWN_IMAGES]
-    names = _class_names(predictions, 18)
-    lines = -(-len(rows) // 6)
-    figure, axes = plt.subplots(lines, 6, figsize=(9, 2.0 * lines), squeeze=False)
-    for axis in axes.flat:
+    if len(rows) > _IN_A_ROW:  # full rows alone
+        rows = rows[: len(rows) // _IN_A_ROW * _IN_A_ROW]
+    names = _class_names(predictions, 16)
+    columns = min(_IN_A_ROW, len(rows))
+    lines = len(rows) // columns
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(1.8 * columns, 2.25 * lines), squeeze=False
+    )
+    for axis, row, pixels in zip(axes.flat, rows, fetch(rows.tolist()), strict=True):
         axis.axis("off")
-    for axis, row, pixels in zip(axes.flat, rows, fetch(rows.tolist()), strict=False):
         grey = pixels.shape[2] == 1
         axis.imshow(pixels[..., 0] if grey else pixels, cmap="gray" if grey else None)
         axis.set_title(
-            f"{names[predictions.labels[row]]}\n"
-            f"student: {names[student.predicted[row]]} {student.confidence[row]:.2f}\n"
-            f"ensemble: {names[ensemble.predicted[row]]} {ensemble.confidence[row]:.2f}",
-            fontsize=6,
+            f"image {row}: {names[predictions.labels[row]]}\n"
+            f"student {names[student.predicted[row]]} {student.confidence[row]:.2f}\n"
+            f"ensemble {names[ensemble.predicted[row]]} {ensemble.confidence[row]:.2f}",
+            fontsize=7.5,
         )
     figure.tight_layout()
     total = int((student.predicted != ensemble.predicted).sum())
@@ -283,6 +302,7 @@ def seen_differently(
     words = (
         f"Student and ensemble predict different classes for {total} of "
         f"{len(predictions.labels)} test images; the student is correct on {right} of them. Shown: "
-        f"the {len(rows)} on which both are most confident, with the label on top."
+        f"the {len(rows)} on which both are most confident, with number and label of the test "
+        "image, then what each predicts and how confident it is."
     )
     return Picture("seen_differently", "Seen differently", words, figure)

@@ -96,9 +96,9 @@ def timings_rows(timings: Mapping[str, Any]) -> list[dict[str, str]]:
 def timings_note(timings: Mapping[str, Any]) -> str:
     """Where and how timings were measured."""
     where = timings["machine"]
-    steady = "" if timings["steady"] else " The medians were still changing: the machine was busy."
+    steady = "" if timings["steady"] else " They were still changing: the machine was busy."
     return (
-        f"Medians of {timings['rounds']} rounds, all models in turn: {where['processor']}, "
+        f"The fastest of {timings['rounds']} rounds, all models in turn: {where['processor']}, "
         f"{where['threads']} thread(s), {where['device']}, torch {where['torch']}, commit "
         f"{where['commit'][:7]}.{steady}"
     )

@@ -331,14 +331,14 @@ def slices(raw_params: dict[str, Any], tmp_path: Path, *assignments: str) -> dic
 @pytest.mark.parametrize(
     ("assignment", "changed"),
     [
-        ("student=mobilenet", {"baseline", "distill", "export"}),
-        ("distill.seed=5", {"distill", "export"}),
-        ("distill.epochs=7", {"baseline", "distill", "export"}),
-        ("distill.lr=0.3", {"baseline", "distill", "export"}),
-        ("export.int8=true", {"export"}),
-        ("networks.vgg.seed=3", {"teachers/vgg"}),
+        ("student=mobilenet", {"baseline", "distill", "export", "report"}),
+        ("distill.seed=5", {"distill", "export", "report"}),
+        ("distill.epochs=7", {"baseline", "distill", "export", "report"}),
+        ("distill.lr=0.3", {"baseline", "distill", "export", "report"}),
+        ("export.int8=true", {"export", "report"}),
+        ("networks.vgg.seed=3", {"teachers/vgg", "report"}),
         ("runtime.device=cpu", set()),
-        ("data.split_seed=1", {"prepare"}),
+        ("data.split_seed=1", {"prepare", "report"}),
     ],
 )
 def test_a_parameter_changes_only_the_slices_that_it_affects(
@@ -376,7 +376,7 @@ def test_a_networks_seed_does_not_affect_the_student(
     before = slices(raw_params, tmp_path)
     after = slices(raw_params, tmp_path, "networks.resnet.seed=9")
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"teachers/resnet", "baseline"}
+    assert changed == {"teachers/resnet", "baseline", "report"}
 
 
 def test_flip_auto_follows_the_dataset(raw_params: dict[str, Any], tmp_path: Path) -> None:

@@ -95,13 +95,13 @@ def test_timings_cover_every_model_relative_to_the_student() -> None:
 def test_timings_are_repeated_until_they_are_steady(monkeypatch: pytest.MonkeyPatch) -> None:
     """One slow block, as on a busy machine, is measured again."""
     blocks = iter([9.2, 1.05, 1.04, 2.0, 2.02])
-    monkeypatch.setattr(timings, "_medians", lambda sides, *_: dict.fromkeys(sides, next(blocks)))
+    monkeypatch.setattr(timings, "_fastest", lambda sides, *_: dict.fromkeys(sides, next(blocks)))
     spec = NetworkSpec("tiny", 1.0, 1, 16, 3)
     found = measure(spec, {"one": spec}, torch.device("cpu"), repeats=5)
     assert (found.rounds, found.steady) == (15, True)
     assert found.models["student"]["latency_ms"] == 1040
     changing = (2.0**k for k in range(100))
-    monkeypatch.setattr(timings, "_medians", lambda sides, *_: dict.fromkeys(sides, next(changing)))
+    monkeypatch.setattr(timings, "_fastest", lambda sides, *_: dict.fromkeys(sides, next(changing)))
     assert not measure(spec, {"one": spec}, torch.device("cpu"), repeats=5).steady
 
 

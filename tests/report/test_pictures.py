@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
+from meal.configure.schema import Params
 from meal.core.text import escape
 from meal.evaluation.comparison import compare_with_rivals, significance_table
 from meal.evaluation.curves import write_tables
@@ -21,6 +23,7 @@ from meal.metrics import log_softmax
 from meal.report import pictures
 from meal.report.page import write_page
 from meal.report.tables import results_table
+from tests.conftest import ROOT
 
 COST = {"parameters": 1_000_000, "macs": 5_000_000, "bytes": 4_000_000}
 
@@ -49,7 +52,8 @@ def make_run(
     cost: dict[str, Any] = {f"student_{key}": value for key, value in COST.items()}
     cost |= {f"ensemble_{key}": teachers * value for key, value in COST.items()}
     cost["teachers"] = {f"t{k}": COST for k in range(teachers)}
-    return {**scores.metrics, "cost": cost}, scores.predictions
+    machine = {"processor": "a processor", "threads": 2, "torch": "1.0"}
+    return {**scores.metrics, "cost": cost, "run": machine}, scores.predictions
 
 
 def curves(teachers: int, epochs: int, adversarial: bool) -> dict[str, pd.DataFrame]:
@@ -62,6 +66,15 @@ def curves(teachers: int, epochs: int, adversarial: bool) -> dict[str, pd.DataFr
         student |= {"discriminator": 1.3, "discriminator_accuracy": np.linspace(90, 50, epochs)}
     made = {"student": pd.DataFrame(student), "baseline": pd.DataFrame(rows)}
     return made | {f"teachers/t{k}": pd.DataFrame(rows) + k for k in range(teachers)}
+
+
+def params(teachers: int) -> dict[str, Any]:
+    """The parameters of a run, as `configure` writes them."""
+    given = yaml.safe_load((ROOT / "params.yaml").read_text())
+    given["teachers"] = [f"t{k}" for k in range(teachers)]
+    given["networks"] |= {name: {"arch": "vgg19", "width": 0.5} for name in given["teachers"]}
+    checked = Params.model_validate(given)
+    return checked.model_dump(mode="json", exclude={"runtime"})
 
 
 def write(
@@ -85,7 +98,8 @@ def write(
     ]
     (folder / "figures").mkdir(exist_ok=True)
     write_page(
-        folder / "index.html", folder / "figures", "A run", metrics, predictions,
+        folder / "index.html", folder / "figures", "A run, and more",
+        params(teachers), metrics, predictions,
         [picture for picture in drawn if picture],
         significance_table(compare_with_rivals(predictions)), folder / "dataset.png",
         {"cost": {"student_macs": -1}},
@@ -118,6 +132,31 @@ def test_the_report_on_any_run_has_every_figure_and_well_formed_tables(
     costs = (tmp_path / "figures" / "error_cost.svg").read_text()
     for name in ("student", "baseline", "ensemble", *(f"t{k}" for k in range(teachers))):
         assert f">{name}: " in costs  # in the legend, with its numbers
+
+
+def test_the_page_names_its_run(tmp_path: Path) -> None:
+    metrics, predictions = make_run(2, 3)
+    metrics["cost"] |= {"student_macs": 23, "ensemble_macs": 10_000}
+    page = write(tmp_path, metrics, predictions)
+    assert "<title>resnet from t0, t1: A run</title>" in page
+    assert "<h1>resnet (resnet18, width 0.125), distilled from 2 teachers</h1>" in page
+    for words in (
+        "t0 (vgg19, width 0.5), t1 (vgg19, width 0.5)", "digits; labelled: 200; seed 0",
+        "temperature 4, logits only, adversarial: minimax", "a processor, 2 thread(s), torch 1.0",
+        "needs 0.23% of the ensemble", "weight_decay: 0.0005",
+    ):  # fmt: skip
+        assert words in page, words
+
+
+def test_the_confusion_matrix_has_counts_and_full_rows_of_images() -> None:
+    _, predictions = make_run(2, 5, noise=2.0)
+    (axis, _) = pictures.confusion_matrices(predictions).figure.axes
+    counts = [int(text.get_text()) for text in axis.texts]
+    assert sum(counts) == len(predictions.labels)
+    pixels = np.zeros((len(predictions.labels), 8, 8, 3), np.uint8)
+    picture = pictures.seen_differently(predictions, lambda rows: pixels[list(rows)])
+    assert picture is not None
+    assert all(axis.images for axis in picture.figure.axes)  # no place is left empty
 
 
 def test_the_pair_in_the_caption_is_in_the_picture() -> None:

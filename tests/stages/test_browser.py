@@ -69,6 +69,13 @@ def test_the_report_is_complete_and_readable(
     # Wide tables and pictures scroll in their own frames; the page itself does not.
     assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
     assert page.locator("table").count() == 3
+    assert "resnet from vgg, resnet, preact" in page.title()
+    hint = page.locator(".hint").first
+    assert hint.is_visible() == (viewport is PHONE)
+    for name in found:  # a picture is never enlarged
+        image = page.locator(f"figure#{name} img")
+        natural, shown = image.evaluate("i => [i.naturalWidth, i.getBoundingClientRect().width]")
+        assert shown <= natural + 1, name
     assert "student, distilled" in page.locator("table").first.inner_text()
     ink, paper = page.evaluate(
         "() => { const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]; }"

@@ -1,0 +1,13 @@
+"""What the stage `report` reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meal.core.settings import Section
+
+
+class ReportSlice(Section):
+    """The parameters of the run, as they were given, without `runtime`."""
+
+    params: dict[str, Any]
