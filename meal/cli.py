@@ -193,6 +193,20 @@ def sweep(
 
 
 @app.command()
+def experiments(
+    revisions: Annotated[list[str] | None, typer.Argument(help="commits; HEAD if none")] = None,
+) -> None:
+    """List experiments in the width of the terminal: errors, gains, changed parameters."""
+    import shutil
+
+    from meal.experiments.listing import list_experiments
+
+    with _errors():
+        width = shutil.get_terminal_size((120, 24)).columns
+        typer.echo(list_experiments(revisions or [], width))
+
+
+@app.command()
 def table(
     revisions: Annotated[list[str] | None, typer.Argument(help="commits; HEAD if none")] = None,
     file: Annotated[str, typer.Option(help="file of scores")] = "reports/validation_scores.json",

@@ -41,7 +41,8 @@ def main() -> None:
     work = WorkFolder(CHECKPOINTS, "distill", identity)
     checkpoints = Checkpoints(work, runtime.checkpoint_minutes)
     curve = TRAINING / "student.csv"
-    distill(config, data, ensemble, device, checkpoints, curve).save(STUDENT, curve)
+    trained = distill(config, data, ensemble, device, checkpoints, curve, runtime.logger)
+    trained.save(STUDENT, curve)
     network = load(STUDENT).network.to(device)
     outputs = ensemble.log_probabilities("validation")
     student = log_softmax(split_logits(network, data, "validation", device))

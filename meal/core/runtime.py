@@ -22,13 +22,17 @@ def _device(value: str) -> str:
     return value
 
 
+Logger = Literal["none", "tensorboard", "mlflow", "wandb"]
+
+
 class Runtime(Section):
-    """Device, decoding processes, determinism, and minutes between checkpoints."""
+    """Device, decoding processes, determinism, minutes between checkpoints, and a tracker."""
 
     device: Annotated[str, AfterValidator(_device)] = "auto"
     workers: Annotated[Integer, Field(ge=0, le=256)] | Literal["auto"] = "auto"
     deterministic: bool = True
     checkpoint_minutes: Annotated[Number, Field(ge=0.01)] = 10.0
+    logger: Logger = "none"
 
 
 def load_runtime() -> Runtime:

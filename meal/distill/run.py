@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from meal.core.runtime import Logger
 from meal.core.seeds import Purpose, derive_seed
 from meal.data.pools import check_pool, labelled_in_batch
 from meal.data.prepared import Prepared
@@ -38,6 +39,7 @@ def distill(
     device: torch.device,
     checkpoints: Checkpoints,
     curve: Path | None = None,
+    logger: Logger = "none",
 ) -> Trained:
     """Train the student on the teachers' outputs for a pool of images.
 
@@ -68,6 +70,7 @@ def distill(
             validate=validator(data, device),
             checkpoints=checkpoints,
             curve=curve,
+            logger=logger,
         )
     )
 

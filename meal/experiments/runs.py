@@ -44,9 +44,9 @@ def read_runs(revisions: Sequence[str], file: str, scores: Sequence[str]) -> pd.
         raise UserError(f"{' '.join(revisions)}: {error}") from None
     for commit in commits:
         for state in _finished(commit):
-            found = _flat(_read(repo, state.rev, file))
-            if set(scores) <= found.keys() and not _stale(state.data, file):
-                params = _flat(_content(state.data.params, PARAMS.name))
+            found = flat(_read(repo, state.rev, file))
+            if set(scores) <= found.keys() and not is_stale(state.data, file):
+                params = flat(content(state.data.params, PARAMS.name))
                 params = {key: "null" if value is None else value for key, value in params.items()}
                 rows.append({**params, **{score: float(found[score]) for score in scores}})
     if not rows:
@@ -66,7 +66,7 @@ def _finished(commit: Any) -> Iterator[Any]:
             yield from (state for state in experiment.revs[:1] if state.data)
 
 
-def _stale(data: Any, file: str) -> bool:
+def is_stale(data: Any, file: str) -> bool:
     """Whether a test score is stale: `evaluate` has not run for this student."""
     if file not in TEST:
         return False
@@ -83,16 +83,17 @@ def _read(repo: Repo, revision: str, file: str) -> Mapping[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _content(files: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
+def content(files: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
     """What DVC read from a file of parameters; empty if it could not."""
     return ((files or {}).get(name) or {}).get("data") or {}
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined by dots; lists as text."""
+    found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = str(value) if isinstance(value, list) else value
-    return flat
+            found[f"{prefix}{key}"] = str(value) if isinstance(value, list) else value
+    return found

@@ -206,7 +206,8 @@ def confusion_matrices(predictions: Predictions) -> Picture:
         drawn = np.ma.masked_equal(errors[model], 0)  # colours are for errors alone
         axis.imshow(drawn, cmap="Oranges", vmin=0, vmax=most)
         for row, column in zip(*np.nonzero(counts), strict=True):
-            shade = {"color": BLACK} if row != column else {"alpha": 0.55}
+            dark = errors[model][row, column] > 0.7 * most
+            shade = {"color": WHITE if dark else BLACK} if row != column else {"alpha": 0.55}
             axis.text(
                 column, row, str(counts[row, column]), ha="center", va="center", fontsize=size,
                 **shade,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from meal.core.device import select_device, set_determinism
 from meal.core.paths import CACHES, CHECKPOINTS, CONFIG, TEACHERS
-from meal.core.runtime import load_runtime
+from meal.core.runtime import Logger, load_runtime
 from meal.core.seeds import Purpose, derive_seed
 from meal.core.settings import load_slice
 from meal.core.work import WorkFolder
@@ -57,7 +57,9 @@ def run(stage: str, purpose: Purpose, config: Path, folder: Path, curve: Path) -
         trained = load_teacher(settings, data, device)
     else:
         checkpoints = Checkpoints(work, runtime.checkpoint_minutes)
-        trained = train_supervised(stage, purpose, settings, data, device, checkpoints, curve)
+        trained = train_supervised(
+            stage, purpose, settings, data, device, checkpoints, curve, runtime.logger
+        )
     trained.save(folder, curve)
     work.remove()
 
@@ -70,6 +72,7 @@ def train_supervised(
     device: torch.device,
     checkpoints: Checkpoints,
     curve: Path | None = None,
+    logger: Logger = "none",
 ) -> Trained:
     """Train a network on the labelled images; pass `p` over them uses view `p` of each.
 
@@ -84,6 +87,7 @@ def train_supervised(
         device: the device to train on.
         checkpoints: of this run.
         curve: the file of the training curve; None for no file.
+        logger: the tracker that receives it, too.
     """
     settings, seed = config.training, derive_seed(config.network.seed, purpose)
     assert settings is not None
@@ -123,5 +127,6 @@ def train_supervised(
             validate=validator(data, device),
             checkpoints=checkpoints,
             curve=curve,
+            logger=logger,
         )
     )

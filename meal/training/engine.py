@@ -17,11 +17,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from meal.core.errors import UserError
 from meal.core.files import write_csv
 from meal.core.progress import Progress
+from meal.core.runtime import Logger
 from meal.core.seeds import Purpose, derive_seed
 from meal.core.signals import Interrupted, Interruption, recorded_signals
 from meal.models.checkpoint import save
 from meal.models.spec import NetworkSpec
 from meal.training.checkpoints import Checkpoints
+from meal.training.loggers import open_log
 from meal.training.schedule import factor
 from meal.training.settings import Optimisation, Training
 
@@ -91,6 +93,7 @@ class Run:
             then `nll` choose the epoch.
         checkpoints: of this run.
         curve: the CSV file of the history, rewritten after each epoch; None for no file.
+        logger: the tracker that receives the history, too.
         ema: decay of a moving average of the weights, which replaces them for validation and in
             the result; 0 for none.
     """
@@ -105,6 +108,7 @@ class Run:
     validate: Callable[[nn.Module], dict[str, float]]
     checkpoints: Checkpoints
     curve: Path | None = None
+    logger: Logger = "none"
     ema: float = 0.0
 
 
@@ -170,6 +174,7 @@ class _Trainer:
         total = epochs * run.steps_per_epoch
         with (
             recorded_signals() as interruption,
+            open_log(run.logger, run.title, self._history) as self._log,
             Progress(run.title, total, "steps", self._step, epochs) as bar,
         ):
             while len(self._history) < epochs:
@@ -243,6 +248,7 @@ class _Trainer:
         self._history.append(row)
         self._sums = {}
         self._write_curve()
+        self._log.write(row)
         bar.end_epoch({name: value for name, value in row.items() if name != "epoch"})
         self._save()
 

@@ -243,6 +243,21 @@ def test_a_review_with_the_data_compares_image_by_image(changed: Project) -> Non
     assert result.returncode == 1 and "error: BASE=nowhere" in result.stderr
 
 
+def test_another_number_of_threads_is_said(clean: Project) -> None:
+    path = clean.folder / "reports/scores.json"
+    scores = json.loads(path.read_text())
+    ran = scores["run"]
+    scores["run"] = {**ran, "threads": ran["threads"] + 6}
+    path.write_text(json.dumps(scores))
+    words = f"threads {ran['threads']}, now {ran['threads'] + 6}"
+    text = clean.run("python", "-m", "meal", "compare", "main").stdout
+    assert f"**Computed differently** ({words})" in text and "OMP_NUM_THREADS=N" in text
+    clean.run("python", "-m", "meal", "review", "main")
+    assert words in clean.read("review.md")
+    shown = clean.run("python", "-m", "meal", "results").stdout
+    assert f"with {ran['threads'] + 6} thread(s)" in shown
+
+
 def test_timings_touch_no_tracked_file_unless_asked(clean: Project) -> None:
     command = ("python", "-m", "meal", "timings", "--repeats", "3")
     table = clean.run(*command).stdout

@@ -44,6 +44,10 @@ def test_a_sweep_runs_each_combination_once_and_the_table_pairs_seeds(project: P
     assert "commit    " in report and "versions  python" in report and printed.strip() in report
     assert project.read("reports/results/modes.csv").startswith("distill.adversarial,seeds,mean")
     assert "</svg>" in project.read("reports/results/modes.svg")
+    listed = project.run("python", "-m", "meal", "experiments").stdout.splitlines()
+    assert max(map(len, listed)) <= 120 and listed[0].startswith("experiment")
+    own = [line for line in listed if "distill.adversarial=off" in line]
+    assert len(own) == 2 and all(line.split()[2] == "-" for line in own)  # no test error
     # A sweep up to `distill` scores no test images, so the table of test errors is empty.
     test = project.run(
         "python", "-m", "meal", "table", "--file", "reports/scores.json", check=False

@@ -1,0 +1,82 @@
+"""DVC's experiments in a table that fits a terminal: what was changed, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dvc.exceptions import DvcException
+from dvc.scm import SCMError
+
+from meal.core.errors import UserError
+from meal.core.paths import METRICS, PARAMS, VALIDATION
+from meal.core.text import printable
+from meal.experiments.repository import open_repository
+from meal.experiments.runs import content, flat, is_stale
+
+_NAME = 24  # characters of a name
+_COLUMNS = {  # heading, file and key of each number
+    "val err": (str(VALIDATION), "validation.student.top1_error"),
+    "test err": (str(METRICS), "student.top1_error"),
+    "over base": (str(METRICS), "gain.over_baseline"),
+    "over ens": (str(METRICS), "gain.over_ensemble"),
+}
+
+
+def list_experiments(revisions: Sequence[str], width: int) -> str:
+    """Commits and their experiments: errors in percent, gains in points, changed parameters.
+
+    Args:
+        revisions: the commits; HEAD if empty.
+        width: of the table, in characters.
+
+    Raises:
+        UserError: if there is no such commit.
+    """
+    try:
+        commits = open_repository().experiments.show(revs=list(revisions) or None)
+    except (DvcException, SCMError) as error:
+        raise UserError(f"{' '.join(revisions)}: {error}") from None
+    lines = [_line("experiment", dict.fromkeys(_COLUMNS, ""), "changed parameters", width, True)]
+    for commit in commits:
+        base = _params(commit.data)
+        name = "workspace" if commit.rev == "workspace" else commit.name or commit.rev[:7]
+        lines.append(_line(name, _numbers(commit.data), "", width))
+        for experiment in commit.experiments or []:
+            for state in experiment.revs[:1]:
+                changed = ""
+                if state.data:
+                    own = _params(state.data)
+                    changed = ", ".join(
+                        f"{key}={value}" for key, value in own.items() if base.get(key) != value
+                    )
+                elif experiment.executor is not None:
+                    changed = f"({experiment.executor.state})"
+                shown = f"  {experiment.name or state.rev[:7]}"
+                lines.append(_line(shown, _numbers(state.data), changed, width))
+    return "\n".join(lines)
+
+
+def _params(data: Any) -> dict[str, Any]:
+    return flat(content(data.params if data else None, PARAMS.name))
+
+
+def _numbers(data: Any) -> dict[str, str]:
+    """The numbers of one state; those of the test images only if they are of its student."""
+    found = {}
+    for heading, (file, key) in _COLUMNS.items():
+        value = flat(content(data.metrics if data else None, file)).get(key)
+        known = value is not None and not is_stale(data, file)
+        found[heading] = f"{value:.2f}" if known else "-"
+    return found
+
+
+def _line(
+    name: str, numbers: Mapping[str, str], changed: str, width: int, heading: bool = False
+) -> str:
+    name = printable(name)
+    if len(name) > _NAME:
+        name = f"{name[: _NAME - 1]}…"
+    cells = [f"{heading_ if heading else numbers[heading_]:>9}" for heading_ in _COLUMNS]
+    line = f"{name:{_NAME}} {' '.join(cells)}  {printable(changed)}".rstrip()
+    return line if len(line) <= width else f"{line[: width - 1]}…"
