@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 PARAMS = ROOT / "params.yaml"
-OTHERS = {"cp", "git", "pip", "source", "wait"}  # commands of the system
+OTHERS = {"cp", "git", "pip", "source", "tensorboard", "wait"}  # commands of the system
 
 
 def commands() -> list[str]:

@@ -84,8 +84,8 @@ def environments(before: Sequence[Snapshot], after: Sequence[Snapshot]) -> str:
     if not differing:
         return ""
     return (
-        f"**Computed differently** ({'; '.join(differing)}): the last bits of every network, and a "
-        "few predictions, may differ for no other reason. To compare on equal terms, run both on "
+        f"**Computed differently** ({'; '.join(differing)}): every network may differ for no other "
+        "reason, as much as with another seed. To compare on equal terms, run both on "
         "one machine with as many threads: `OMP_NUM_THREADS=N dvc repro --force`."
     )
 

@@ -71,7 +71,7 @@ def run_note(scores: Mapping[str, Any]) -> str:
     run = scores["run"]
     return (
         f"Computed on {run['processor']} with {run['threads']} thread(s), torch {run['torch']}; "
-        "others change the last bits, and with them a few predictions."
+        "others give results as different as another seed does."
     )
 
 

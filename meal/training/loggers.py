@@ -77,6 +77,10 @@ def _replayed(log: Log, history: Sequence[Row]) -> Log:
     return log
 
 
+def _values(row: Row) -> dict[str, float]:
+    return {name: value for name, value in row.items() if name != "epoch"}
+
+
 class _Nothing:
     def write(self, row: Row) -> None:
         pass
@@ -87,9 +91,8 @@ class _TensorBoard:
         self._writer = writer
 
     def write(self, row: Row) -> None:
-        for name, value in row.items():
-            if name != "epoch":
-                self._writer.add_scalar(name, value, int(row["epoch"]))
+        for name, value in _values(row).items():
+            self._writer.add_scalar(name, value, int(row["epoch"]))
         self._writer.flush()
 
 
@@ -98,8 +101,7 @@ class _MLflow:
         self._mlflow = mlflow
 
     def write(self, row: Row) -> None:
-        values = {name: value for name, value in row.items() if name != "epoch"}
-        self._mlflow.log_metrics(values, step=int(row["epoch"]))
+        self._mlflow.log_metrics(_values(row), step=int(row["epoch"]))
 
 
 class _Wandb:
@@ -107,5 +109,4 @@ class _Wandb:
         self._run = run
 
     def write(self, row: Row) -> None:
-        values = {name: value for name, value in row.items() if name != "epoch"}
-        self._run.log(values, step=int(row["epoch"]))
+        self._run.log(_values(row), step=int(row["epoch"]))
