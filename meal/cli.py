@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,6 +99,8 @@ def predict(
         from meal.predict.output import write_predictions
         from meal.predict.session import OnnxStudent
 
+        if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be in any encoding
+            sys.stdout.reconfigure(errors="backslashreplace")
         student = OnnxStudent(model, INT8 if int8 else ONNX)
         found, faults = list_images(paths)
         asked = len(found) + len(faults)
@@ -106,7 +109,7 @@ def predict(
         )
         if faults:
             lines = [f"{printable(each.path)}: {printable(each.fault)}" for each in faults]
-            lines.append(f"{len(faults)} of {asked} could not be read")
+            lines.append(f"{len(faults)} of {asked} files could not be read")
             raise UserError("\n".join(lines))
 
 
@@ -202,7 +205,7 @@ def experiments(
     from meal.experiments.listing import list_experiments
 
     with _errors():
-        width = shutil.get_terminal_size((120, 24)).columns
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         typer.echo(list_experiments(revisions or [], width))
 
 
@@ -345,7 +348,10 @@ def run() -> None:
         if library == "meal":
             raise
         extra = "predict" if library in _SMALL else "pipeline"
-        message = f"error: {library} is not installed; run: pip install 'meal[{extra}]'"
+        message = (
+            f"error: {library} is not installed; in this project's folder, run: "
+            f"pip install '.[{extra}]' (on PyPI, the name meal belongs to another project)"
+        )
         typer.echo(message, err=True)
         sys.exit(1)
 

@@ -28,7 +28,8 @@ def main() -> None:
     network = load(BASELINE).network.to(device)
     log_probabilities = log_softmax(split_logits(network, data, "validation", device))
     scores = summary(log_probabilities, data.labels("validation").numpy())
-    write_json(VALIDATION_BASELINE, {"validation": {"baseline": scores}})
+    few = {"baseline": {"top1_error": scores["top1_error"]}}
+    write_json(VALIDATION_BASELINE, {"validation": few})
 
 
 if __name__ == "__main__":

@@ -50,7 +50,11 @@ def main() -> None:
     models = {"student": student, **outputs.ensembles}
     scores = score(models, outputs.teachers, labels)
     write_json(VALIDATION_SCORES, scores)
-    write_json(VALIDATION, {"validation": {name: scores[name] for name in ("student", "ensemble")}})
+    few = {
+        "student": {key: scores["student"][key] for key in ("top1_error", "nll")},
+        "ensemble": {"top1_error": scores["ensemble"]["top1_error"]},
+    }
+    write_json(VALIDATION, {"validation": few})
     work.remove()
 
 

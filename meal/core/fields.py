@@ -23,7 +23,13 @@ def _seed(value: int) -> int:
 
 def unset(word: str) -> BeforeValidator:
     """Accept a word in place of null, which DVC erases when it rewrites params.yaml."""
-    return BeforeValidator(lambda value: None if value == word else value)
+
+    def check(value: object) -> object:
+        if isinstance(value, str) and value in _WORDS and value != word:
+            raise ValueError(f"to leave it unset, write {word}")
+        return None if value == word else value
+
+    return BeforeValidator(check)
 
 
 def _sha256(value: str) -> str:
@@ -31,6 +37,8 @@ def _sha256(value: str) -> str:
         raise ValueError("expected the 64 digits (0-9, a-f) that sha256sum prints")
     return value
 
+
+_WORDS = ("all", "auto", "none", "null", "off")  # what people write for "unset"
 
 Integer = Annotated[int, BeforeValidator(_no_bool)]
 Number = Annotated[float, BeforeValidator(_no_bool)]

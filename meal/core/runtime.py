@@ -6,6 +6,7 @@ It is in no stage's slice, so a change re-runs nothing; stages read it from para
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -25,6 +26,12 @@ def _device(value: str) -> str:
 Logger = Literal["none", "tensorboard", "mlflow", "wandb"]
 
 
+def _installed(value: Logger) -> Logger:
+    if value != "none" and find_spec(value) is None:
+        raise ValueError(f"not installed; run: pip install {value}")
+    return value
+
+
 class Runtime(Section):
     """Device, decoding processes, determinism, minutes between checkpoints, and a tracker."""
 
@@ -32,7 +39,7 @@ class Runtime(Section):
     workers: Annotated[Integer, Field(ge=0, le=256)] | Literal["auto"] = "auto"
     deterministic: bool = True
     checkpoint_minutes: Annotated[Number, Field(ge=0.01)] = 10.0
-    logger: Logger = "none"
+    logger: Annotated[Logger, AfterValidator(_installed)] = "none"
 
 
 def load_runtime() -> Runtime:

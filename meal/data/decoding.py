@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import io
 import stat
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from meal.core.errors import UserError
 # Pillow reads more, but some, such as PostScript, run programs or read other files.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
 
+_MOST_BYTES = 2**29  # of a file
 _SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _GREY = ("1", "L", "LA", "La", *_SIXTEEN_BITS)
 _CLEAR = ("RGBA", "LA", "PA", "RGBa", "La")
@@ -46,11 +50,27 @@ def read_image(path: Path) -> bytes:
 
     Raises:
         OSError: if it cannot be read.
-        UserError: if it is not a regular file: reading a pipe or a device may never end.
+        UserError: if it is not a regular file (reading a pipe or a device may never end), or is
+            larger than any image.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
         raise UserError("not a regular file")
+    if found.st_size > _MOST_BYTES:
+        raise UserError(f"larger than {_MOST_BYTES >> 20} MiB")
     return path.read_bytes()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence Pillow, but refuse images that are larger than its limit.
+
+    Warnings belong to the whole process: code that decodes in threads enters this around them.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
 
 
 def decode(content: bytes, side: int | None = None) -> Decoded:
@@ -62,20 +82,31 @@ def decode(content: bytes, side: int | None = None) -> Decoded:
     Raises:
         UserError: if the bytes are not a complete image, or exceed Pillow's limit on pixels.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with quiet() if threading.current_thread() is threading.main_thread() else nullcontext():
         try:
             image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
-            grey, size = image.mode in _GREY, image.size
-            if image.getexif().get(ExifTags.Base.Orientation, 1) >= _TRANSPOSED:
-                size = size[::-1]
             if side is not None:
                 # JPEG can be decoded at a reduced size; twice the target keeps the quality.
+                size = image.size
                 image.draft(None, (2 * side, 2 * side))
-            image = _eight_bits(ImageOps.exif_transpose(image))
+                return decode_image(image, side, size)
+            return decode_image(image)
         except Exception as error:  # each format raises its own, and hostile files any
             raise UserError(_reason(error)) from None
+
+
+def decode_image(
+    image: Image.Image, side: int | None = None, size: tuple[int, int] | None = None
+) -> Decoded:
+    """The same for an image that Pillow has opened; `size` is that of its file, if known.
+
+    Raises:
+        Exception: whatever Pillow raises for a broken file.
+    """
+    grey, size = image.mode in _GREY, size or image.size
+    if image.getexif().get(ExifTags.Base.Orientation, 1) >= _TRANSPOSED:
+        size = size[::-1]
+    image = _eight_bits(ImageOps.exif_transpose(image))
     width, height = image.size
     square = min(width, height)
     if (width, height) != (side or square,) * 2:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from meal.core.errors import UserError
@@ -224,14 +224,25 @@ def _check_link(path: str) -> None:
         raise UserError(f"{path} is a dangling symlink; fix or remove it")
 
 
-def find_images(place: Path) -> tuple[Sequence[str], int]:
+def find_images(
+    place: Path, report: Callable[[UserError], None] | None = None
+) -> tuple[Sequence[str], int]:
     """Paths of the images anywhere below a folder, sorted, and the number of other files.
 
     A folder that cannot be read is an error; torchvision would skip it silently.
+
+    Args:
+        place: the folder.
+        report: receives each error, after which the search goes on; None to raise it.
     """
 
+    def say(message: str) -> None:
+        if report is None:
+            raise UserError(message)
+        report(UserError(message))
+
     def fail(error: OSError) -> None:
-        raise UserError(f"{error.filename} cannot be read: {error.strerror}")
+        say(f"{error.filename} cannot be read: {error.strerror}")
 
     images: list[str] = []
     others = 0
@@ -239,7 +250,9 @@ def find_images(place: Path) -> tuple[Sequence[str], int]:
     for folder_, folders, files in os.walk(place, onerror=fail, followlinks=True):
         real = os.path.realpath(folder_)
         if real in read:
-            raise UserError(f"{folder_} leads to a folder whose images have already been read")
+            say(f"{folder_} leads to a folder whose images have already been read")
+            folders.clear()
+            continue
         while real not in read:
             read.add(real)
             real = os.path.dirname(real)  # noqa: PTH120 - a hundred thousand calls
@@ -250,6 +263,9 @@ def find_images(place: Path) -> tuple[Sequence[str], int]:
                 images.append(path)
             else:
                 if not name.startswith("."):
-                    _check_link(path)
+                    try:
+                        _check_link(path)
+                    except UserError as error:
+                        say(str(error))
                 others += 1
     return images, others

@@ -105,10 +105,11 @@ def significance_table(comparisons: Mapping[str, Comparison]) -> list[dict[str, 
         {
             "models": f"student minus {RIVALS[rival]}",
             "metric": metric,
-            "difference": f"{interval.difference:+.4f}",
-            "low": f"{interval.low:+.4f}",
-            "high": f"{interval.high:+.4f}",
-            "mcnemar_p": f"{comparison.mcnemar.p:.3f}" if metric == ERROR else "",
+            **{
+                key: f"{getattr(interval, key):+.{2 if metric == ERROR else 4}f}"
+                for key in ("difference", "low", "high")
+            },
+            "mcnemar_p": comparison.mcnemar.shown if metric == ERROR else "",
             "reading": comparison.reading(metric),
         }
         for rival, comparison in comparisons.items()

@@ -48,6 +48,11 @@ class McNemar:
     second_only: int
     p: float
 
+    @property
+    def shown(self) -> str:
+        """The p-value as text."""
+        return f"{self.p:.3f}" if self.p >= 0.001 else "< 0.001"
+
 
 def paired_bootstrap(differences: Floats, seed: int = 0) -> Interval:
     """The mean of paired differences with its percentile interval (Efron, 1979).

@@ -20,9 +20,10 @@ from meal.experiments.repository import open_repository
 LOGGER = logging.getLogger(__name__)
 
 LOCK = "dvc.lock"
-_RUNTIME = "runtime"  # the key of params.yaml that changes no result
+_OTHERS = ("runtime", "export")  # keys of params.yaml that change no score
 # The stages that compute numbers, but for those of the teachers.
 _COMPUTING = ("configure", "prepare", "ensemble", "baseline", "distill", "evaluate")
+_SCORING = ("baseline", "evaluate")  # not needed for the student's score on validation
 _TEACHERS = ("teacher", "cache")  # stages of each teacher
 
 Folder = Mapping[str, str]  # the hashes of a folder's files, by their path in it
@@ -56,7 +57,11 @@ def folder_reader(repo: Repo) -> FolderReader:
 
 
 def freshness(
-    name: str, lock: Mapping[str, Any], params: Mapping[str, Any], read: FolderReader
+    name: str,
+    lock: Mapping[str, Any],
+    params: Mapping[str, Any],
+    read: FolderReader,
+    test: bool = True,
 ) -> Freshness:
     """Whether the results of a revision are stale.
 
@@ -65,6 +70,7 @@ def freshness(
         lock: its dvc.lock.
         params: its params.yaml.
         read: reads folders' hashes.
+        test: whether the results are scores on test images, or only the student's on validation.
     """
     stages = lock.get("stages", {})
     ran = stages.get("configure", {}).get("params", {}).get(PARAMS.name)
@@ -72,7 +78,8 @@ def freshness(
         return Freshness(f"{name} is stale: its {PARAMS} changed after the run")
     # The lock file also keeps stages of teachers that are no longer chosen.
     teachers = params.get("teachers") or []
-    expected = [*_COMPUTING, *(f"{stage}@{name}" for stage in _TEACHERS for name in teachers)]
+    computing = [stage for stage in _COMPUTING if test or stage not in _SCORING]
+    expected = [*computing, *(f"{stage}@{name}" for stage in _TEACHERS for name in teachers)]
     lacking = [stage for stage in expected if stage not in stages]
     if lacking:
         return Freshness(f"{name} is stale: its {LOCK} has no run of {', '.join(lacking)}")
@@ -102,7 +109,7 @@ def warn_if_stale() -> None:
 
 def _deciding(params: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that can change results."""
-    return {key: value for key, value in params.items() if key != _RUNTIME}
+    return {key: value for key, value in params.items() if key not in _OTHERS}
 
 
 @dataclass

@@ -76,7 +76,8 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         decimals = "{:+.2f}" if name.startswith("minus") else "{:.2f}"
         ends = shown.pop(f"{name} low"), shown.pop(f"{name} high")
         shown[name] = [
-            f"{decimals.format(mean)} ({decimals.format(low)} to {decimals.format(high)})"
+            decimals.format(mean)
+            + (f" ({decimals.format(low)} to {decimals.format(high)})" if low == low else "")
             for mean, low, high in zip(table[name], *ends, strict=True)
         ]
     return shown

@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+import yaml
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import SCMError
 
 from meal.core.errors import UserError
-from meal.core.paths import METRICS, PARAMS, SCORES, STUDENT
+from meal.core.paths import METRICS, PARAMS, SCORES
+from meal.experiments.freshness import LOCK, folder_reader, freshness
 from meal.experiments.repository import open_repository
 
 TEST = (str(METRICS), str(SCORES))  # files of scores on test images
@@ -45,7 +47,7 @@ def read_runs(revisions: Sequence[str], file: str, scores: Sequence[str]) -> pd.
     for commit in commits:
         for state in _finished(commit):
             found = flat(_read(repo, state.rev, file))
-            if set(scores) <= found.keys() and not is_stale(state.data, file):
+            if set(scores) <= found.keys() and is_fresh(repo, state.rev, file):
                 params = flat(content(state.data.params, PARAMS.name))
                 params = {key: "null" if value is None else value for key, value in params.items()}
                 rows.append({**params, **{score: float(found[score]) for score in scores}})
@@ -66,12 +68,15 @@ def _finished(commit: Any) -> Iterator[Any]:
             yield from (state for state in experiment.revs[:1] if state.data)
 
 
-def is_stale(data: Any, file: str) -> bool:
-    """Whether a test score is stale: `evaluate` has not run for this student."""
-    if file not in TEST:
+def is_fresh(repo: Repo, revision: str, file: str) -> bool:
+    """Whether the scores in a file of a revision are those of its parameters."""
+    tree = repo.scm.get_fs(revision)
+    try:
+        lock, params = (yaml.safe_load(tree.read_text(name)) for name in (LOCK, PARAMS.name))
+    except (OSError, yaml.YAMLError):
         return False
-    scored, made = data.deps.get(str(STUDENT)), data.outs.get(str(STUDENT))
-    return scored is None or made is None or scored.hash != made.hash
+    test = file in TEST
+    return not freshness(revision, lock or {}, params or {}, folder_reader(repo), test).stale
 
 
 def _read(repo: Repo, revision: str, file: str) -> Mapping[str, Any]:

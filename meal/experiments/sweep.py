@@ -80,29 +80,30 @@ def run(trials: Sequence[Trial], target: str, jobs: int) -> list[str]:
     wanted = {trial.name for trial in missing}
     told: dict[str, str] = {}  # the last word about each experiment
     with tqdm(total=len(wanted), desc="experiments", disable=None) as bar:
+        gone: set[str] = set()  # in no list at the last look
         while True:
-            active = {entry.name for entry in queue.iter_active()}
+            # In the order in which an experiment passes through them, so that none is overlooked.
             queued = {entry.name for entry in queue.iter_queued()}
+            active = {entry.name for entry in queue.iter_active()}
             done = wanted & set(finished(repo))
-            for name in sorted(wanted):
-                word = _state(name, done, active, queued)
+            missing_now = wanted - queued - active - done
+            failed, gone = gone & missing_now, missing_now
+            states = {
+                "finished": done,
+                "failed": failed,
+                "started": active - done,
+                "queued": wanted - done - failed - active,
+            }
+            now = {name: word for word, names in states.items() for name in sorted(names & wanted)}
+            for name, word in now.items():
                 if word != told.get(name, "queued"):
                     bar.write(f"{word} {name} ({len(done)} of {len(wanted)} done)", sys.stdout)
                     sys.stdout.flush()
                 told[name] = word
             bar.update(len(done) - bar.n)
-            if not wanted & (active | queued):
-                return sorted(wanted - done)
+            if not wanted - done - failed:
+                return sorted(failed)
             time.sleep(POLL_SECONDS)
-
-
-def _state(name: str, done: set[str], active: set[str], queued: set[str]) -> str:
-    """What has become of an experiment, in one word."""
-    if name in done:
-        return "finished"
-    if name in active:
-        return "started"
-    return "queued" if name in queued else "failed"
 
 
 def finished(repo: Repo) -> Iterator[str]:
@@ -123,7 +124,7 @@ def _trial(overrides: tuple[str, ...], params: Path, varied: set[str], code: str
         try:
             apply_overrides(copy, list(overrides))
         except DvcException:
-            raise UserError(f"-S {' '.join(overrides)}: not keys of {params.name}") from None
+            raise UserError(f"-S {' '.join(overrides)}: not a key of {params.name}") from None
         checked = load_params(copy)
         checked_slices(checked, params.name)
     for key, weights in weights_files(checked).items():

@@ -7,15 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from meal.core.digests import sha256
-from meal.core.files import atomic_folder, write_errors, write_sealed
+from meal.core.files import atomic_folder, read_json, write_errors, write_json, write_sealed
 from meal.data.prepared import Prepared
-from meal.evaluation.predictions import STUDENT, Predictions
-from meal.evaluation.significance import Interval, error_interval
+from meal.evaluation.predictions import BASELINE, ENSEMBLE, STUDENT, Predictions
+from meal.evaluation.significance import Interval, error_interval, paired_bootstrap
 from meal.export.model_card import write_model_card
 from meal.export.onnx_file import CannotExport, PixelsToProbabilities, write_onnx
 from meal.export.parity import Parity, measure, split_pixels
@@ -25,8 +26,20 @@ from meal.export.student import Student
 from meal.models.adapter import Adapted
 from meal.models.architectures import TIMM
 from meal.models.checkpoint import Loaded
-from meal.predict.card import CARD, INT8, ONNX, VERSION, WEIGHTS, Input
+from meal.predict.card import CARD, FIX, INT8, ONNX, VERSION, WEIGHTS, Input
 from meal.predict.session import open_session
+
+# Facts about published weights in timm's configuration of an architecture.
+_PUBLISHED = (
+    "tag",
+    "license",
+    "origin_url",
+    "paper_ids",
+    "paper_name",
+    "notes",
+    "hf_hub_id",
+    "url",
+)
 
 
 @dataclass(frozen=True)
@@ -104,7 +117,9 @@ def _write_weights(loaded: Loaded, classes: tuple[str, ...], inputs: Input, fold
     bare = network.inner if isinstance(network, Adapted) else network
     with write_errors(folder / WEIGHTS, SafetensorError):
         if not loaded.spec.arch.startswith(TIMM):
-            save_file(bare.state_dict(), folder / WEIGHTS, metadata={"format": "pt"})
+            # Clones: weights may share memory, which the format does not allow.
+            state = {name: value.clone() for name, value in bare.state_dict().items()}
+            save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
             return
         from timm.models import save_for_hf
 
@@ -119,6 +134,11 @@ def _write_weights(loaded: Loaded, classes: tuple[str, ...], inputs: Input, fold
         }
         names = {"label_names": list(classes)}
         save_for_hf(bare, str(folder), names, safe_serialization=True, data_config=seen)
+    # What timm knows of its own weights is not true of these.
+    config = read_json(folder / "config.json", FIX)
+    for key in _PUBLISHED:
+        config["pretrained_cfg"].pop(key, None)
+    write_json(folder / "config.json", config)
 
 
 def _write_onnx_files(
@@ -145,7 +165,11 @@ def _write_onnx_files(
     print(_said(parity), flush=True)
     found: dict[str, Any] = {"parity": parity.as_json()}
     if config.int8:
-        write_int8(folder / ONNX, folder / INT8, data, inputs)
+        try:
+            write_int8(folder / ONNX, folder / INT8, data, inputs)
+        except CannotExport as error:
+            print(f"no {INT8}: {error}", flush=True)
+            return {**found, "int8_reason": str(error)}
         found["int8"] = {
             "top1_error": test_error(folder / INT8, data, inputs),
             "bytes": (folder / INT8).stat().st_size,
@@ -162,20 +186,24 @@ def _said(parity: Parity) -> str:
 
 
 def _metrics(run: Finished) -> dict[str, Any]:
-    """The student's scores on the test images, with intervals, and those of its rivals."""
-    own = error_interval(run.predictions.correct(STUDENT))
-    rivals = {
-        rival: {"top1_error": run.metrics[rival]["top1_error"], "nll": run.metrics[rival]["nll"]}
-        for rival in ("baseline", "ensemble")
-    }
+    """Scores on the test images of the student and its rivals, with intervals over the images."""
     return {
         "test_images": len(run.predictions.labels),
-        "student": {**run.metrics[STUDENT], "top1_error_interval": _ends(own)},
-        **rivals,
+        **{name: _scores(run, name) for name in (STUDENT, BASELINE, ENSEMBLE)},
         "differences": run.metrics["significance"],
         "cost": {name: value for name, value in run.metrics["cost"].items() if name != "teachers"},
     }
 
 
-def _ends(interval: Interval) -> list[float]:
-    return [round(interval.low, 2), round(interval.high, 2)]
+def _scores(run: Finished, name: str) -> dict[str, Any]:
+    model = run.predictions.models[name]
+    intervals = {
+        "top1_error": _ends(error_interval(run.predictions.correct(name)), 2),
+        "nll": _ends(paired_bootstrap(-model.log_likelihood.astype(np.float64)), 4),
+        "brier": _ends(paired_bootstrap(model.brier.astype(np.float64)), 4),
+    }
+    return {**run.metrics[name], "intervals": intervals}
+
+
+def _ends(interval: Interval, decimals: int) -> list[float]:
+    return [round(interval.low, decimals), round(interval.high, decimals)]

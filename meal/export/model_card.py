@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from meal.core.text import escape
+from meal.core.text import escape, plain
 
 
 def write_model_card(facts: Mapping[str, Any], path: Path) -> None:
@@ -25,5 +25,4 @@ def write_model_card(facts: Mapping[str, Any], path: Path) -> None:
 
 def _quote(text: object) -> str:
     """A text as a YAML string."""
-    shown = escape(text).replace("\\", "")
-    return '"' + shown.replace('"', "'") + '"'
+    return '"' + plain(text).replace("\\", "/").replace('"', "'") + '"'

@@ -72,7 +72,11 @@ def write_onnx(
             model.metadata_props.add(key=key, value=text)
         onnx.checker.check_model(model)
     except Exception as error:  # the exporter raises anything, and its causes say more
-        raise CannotExport(_reason(error)) from error
+        chain = list(_causes(error))
+        for cause in chain:
+            if isinstance(cause, (ImportError, OSError, MemoryError)):
+                raise cause from None  # a fault of the machine, not of the network
+        raise CannotExport(_reason(chain[-1])) from error
     onnx.save(model, str(path))
 
 
@@ -102,9 +106,14 @@ def _quiet() -> Iterator[None]:
         logging.disable(level)
 
 
-def _reason(error: BaseException) -> str:
-    """The innermost cause in one line."""
-    while error.__cause__ is not None:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what caused it, the innermost cause last."""
+    while error is not None:
+        yield error
         error = error.__cause__
+
+
+def _reason(error: BaseException) -> str:
+    """An error in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}"

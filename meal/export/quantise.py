@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from meal.data.prepared import Prepared
+from meal.export.onnx_file import CannotExport
 from meal.export.parity import split_pixels
 from meal.predict.card import Input
 from meal.predict.session import open_session, run
@@ -19,7 +20,11 @@ _BATCH = 64
 
 
 def write_int8(source: Path, target: Path, data: Prepared, inputs: Input) -> None:
-    """Quantise the weights and activations of an ONNX file (QDQ, one scale per channel)."""
+    """Quantise the weights and activations of an ONNX file (QDQ, one scale per channel).
+
+    Raises:
+        CannotExport: if ONNX Runtime's quantisation refuses the network.
+    """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -38,6 +43,10 @@ def write_int8(source: Path, target: Path, data: Prepared, inputs: Input) -> Non
         quantize_static(
             str(prepared), str(target), Images(), quant_format=QuantFormat.QDQ, per_channel=True
         )
+    except (ImportError, OSError, MemoryError):
+        raise
+    except Exception as error:  # it raises anything
+        raise CannotExport(f"ONNX Runtime cannot quantise the network: {error}") from None
     finally:
         logging.disable(level)
         prepared.unlink(missing_ok=True)

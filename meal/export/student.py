@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,8 @@ from torch import Tensor, nn
 
 from meal.core.errors import UserError
 from meal.core.settings import parse
-from meal.data.decoding import read_image
-from meal.models.architectures import check, own_digest
+from meal.data.decoding import decode_image, read_image
+from meal.models.architectures import OWN, check, own_digest
 from meal.models.checkpoint import load_state
 from meal.models.factory import build
 from meal.models.settings import Network
@@ -54,12 +53,20 @@ class Student(nn.Module):
         """The input `(1, C, H, W)`, float32, for one image, decoded as the pipeline does.
 
         Args:
-            image: a file, a Pillow image, or pixels `(H, W, 3)` or `(H, W)`, uint8.
+            image: a file, a Pillow image, or pixels `(H, W)`, `(H, W, 1)` or `(H, W, 3)`, uint8.
+                Only a file gives exactly the pipeline's pixels: a large JPEG is decoded at a
+                reduced size.
 
         Raises:
             UserError: if the file is not a complete image.
         """
-        pixels = self._input.pixels(_content(image))
+        if isinstance(image, (str, Path)):
+            try:
+                pixels = self._input.pixels(read_image(Path(image)))
+            except UserError as error:
+                raise UserError(f"{image}: {error}") from None
+        else:
+            pixels = self._input.of(decode_image(_opened(image), self._input.side))
         return self.normalise(torch.from_numpy(pixels[None]).to(self._scale.device))
 
     def normalise(self, pixels: Tensor) -> Tensor:
@@ -68,7 +75,10 @@ class Student(nn.Module):
 
 
 def load(folder: str | Path) -> Student:
-    """An exported student in eval mode. The folder is read as data: no code in it runs.
+    """An exported student in eval mode.
+
+    The folder is read as data: no code in it runs. For a network of your own, the code is that of
+    `networks/` in the current folder, if it is the code that the student was made with.
 
     Raises:
         UserError: if a file is missing or damaged, or the student's own code is not there.
@@ -84,21 +94,25 @@ def load(folder: str | Path) -> Student:
             f"fix: {FIX}"
         ) from None
     # The card may come from a stranger: check its names and options like those of params.yaml.
+    if Path(OWN).resolve().is_relative_to(folder.resolve()) and Path(OWN).exists():
+        raise UserError(f"{folder} holds code in {OWN}/: change to another folder to load it")
+    if own_digest(spec.arch) != spec.source:  # before anything is imported
+        raise UserError(f"{spec.arch} is not the code that {folder} was made with")
     named = {"arch": spec.arch, "width": spec.width, "options": dict(spec.options)}
     check(parse(Network, named, source=str(folder / CARD)))
-    if own_digest(spec.arch) != spec.source:
-        raise UserError(f"{spec.arch} is not the code that {folder} was made with")
     network = build(spec)
     load_state(network, state, str(folder))
     return Student(network, card.classes, card.input).eval()
 
 
-def _content(image: Picture) -> bytes:
-    """An image as the bytes of a file: all kinds are decoded by the same code."""
-    if isinstance(image, (str, Path)):
-        return read_image(Path(image))
-    if not isinstance(image, Image.Image):
-        image = Image.fromarray(image)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+def _opened(image: Image.Image | NDArray[np.uint8]) -> Image.Image:
+    """An image as Pillow holds it."""
+    if isinstance(image, Image.Image):
+        return image
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:
+        raise UserError(
+            f"an array of {image.dtype} and shape {image.shape} is no image; expected: uint8, "
+            "(H, W), (H, W, 1) or (H, W, 3)"
+        )
+    grey = image.ndim == 3 and image.shape[2] == 1
+    return Image.fromarray(image[..., 0] if grey else image)

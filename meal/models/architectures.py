@@ -75,17 +75,17 @@ def _check_options(options: Mapping[str, Any]) -> None:
 
 def _check_timm(arch: str) -> None:
     """Look for the name in timm's source files first: importing timm takes seconds."""
-    name, _, tag = arch.removeprefix(TIMM).partition(".")
+    name, dot, tag = arch.removeprefix(TIMM).partition(".")
     package = find_spec("timm")
     if package is not None and package.origin is not None:
         builder = re.compile(rf"^@register_model\ndef {re.escape(name)}\(", re.MULTILINE)
         for file in (Path(package.origin).parent / "models").glob("*.py"):
             text = file.read_text(encoding="utf-8")
-            if builder.search(text) and (not tag or f"{name}.{tag}" in text):
+            if builder.search(text) and (not dot or f"'{name}.{tag}'" in text):
                 return
     import timm
 
-    names = timm.list_pretrained if tag else timm.list_models
+    names = timm.list_pretrained if dot else timm.list_models
     _check_name(arch, arch.removeprefix(TIMM) in names(), names)
 
 

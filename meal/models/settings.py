@@ -46,9 +46,10 @@ class WeightsFile(Section):
         """Without a digest, say which one the file has, to be copied."""
         file = given.get("file") if isinstance(given, Mapping) else None
         if isinstance(file, str) and "sha256" not in given:
+            if not Path(file).is_file():
+                raise ValueError(f"file={file!r}: no such file")
             with contextlib.suppress(OSError):
-                if Path(file).is_file():
-                    raise ValueError(f"sha256: missing; {file} has {sha256(Path(file))}")
+                raise ValueError(f"sha256: missing; {file} has {sha256(Path(file))}")
         return given
 
     @model_validator(mode="after")

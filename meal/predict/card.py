@@ -16,7 +16,8 @@ from meal.data.decoding import Decoded, decode
 
 CARD, WEIGHTS, ONNX, INT8 = "model.json", "model.safetensors", "model.onnx", "model.int8.onnx"
 VERSION = 1  # of the folder's format
-FIX = "dvc repro export"
+_LARGEST = 4096  # side length in pixels
+FIX = "dvc repro export, or copy the folder again"
 Pixels = NDArray[np.uint8]
 
 # The weights of red, green and blue in a grey level: ITU-R BT.601, as in Pillow.
@@ -43,13 +44,34 @@ class Input:
     std: tuple[float, ...]
     dtype: str
 
+    @classmethod
+    def read(cls, facts: Mapping[str, Any]) -> Input:
+        """Read and check the entry `input` of `model.json`."""
+        found = cls(
+            facts["side"], facts["size"], facts["channels"], tuple(facts["mean"]),
+            tuple(facts["std"]), facts["dtype"],
+        )  # fmt: skip
+        whole = all(type(each) is int for each in (found.side, found.size))
+        _expect(whole and 1 <= found.size <= found.side <= _LARGEST, "size")
+        _expect(found.channels in (1, 3), "channels")
+        numbers = [*found.mean, *found.std]
+        _expect(all(type(each) in (int, float) for each in numbers), "mean and std")
+        _expect(len(found.mean) == len(found.std) == found.channels, "mean and std")
+        _expect(all(each > 0 for each in found.std), "std")
+        _expect(found.dtype in ("uint8", "float32"), "dtype")
+        return found
+
     def pixels(self, content: bytes) -> Pixels:
         """The pixels `(size, size, channels)` of an image file, decoded as `prepare` does.
 
         Raises:
             UserError: if the bytes are not a complete image.
         """
-        return self.centre(self._in_channels(decode(content, self.side))[None])[0]
+        return self.of(decode(content, self.side))
+
+    def of(self, image: Decoded) -> Pixels:
+        """The pixels `(size, size, channels)` of a decoded image of `side` x `side`."""
+        return self.centre(self._in_channels(image)[None])[0]
 
     def centre(self, pixels: Pixels) -> Pixels:
         """From images `(N, side, side, C)` to what the network sees, `(N, size, size, C)`."""
@@ -87,20 +109,17 @@ class Card:
         Raises:
             UserError: if it is missing, damaged or from another version.
         """
+        if not (folder / CARD).is_file():
+            raise UserError(f"{folder} is not an exported student: it holds no {CARD}")
         content = read_sealed(folder / CARD, FIX)
         try:
             if content["version"] != VERSION:
                 raise ValueError(f"version {content['version']}, not {VERSION}")
-            facts = content["input"]
-            inputs = Input(
-                int(facts["side"]),
-                int(facts["size"]),
-                int(facts["channels"]),
-                tuple(facts["mean"]),
-                tuple(facts["std"]),
-                str(facts["dtype"]),
-            )
-            return cls(folder, content, tuple(map(str, content["classes"])), inputs)
+            classes, files = content["classes"], content["files"]
+            _expect(isinstance(content["onnx"], dict), "onnx")
+            _expect(_texts(classes) and len(classes) > 0, "classes")
+            _expect(isinstance(files, dict) and _texts([*files, *files.values()]), "files")
+            return cls(folder, content, tuple(classes), Input.read(content["input"]))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{folder / CARD} is not the card of an exported student of this version "
@@ -114,12 +133,23 @@ class Card:
             UserError: if the folder has no such file, or it is damaged.
         """
         if name not in self.content["files"]:
-            reason = self.content["onnx"].get("reason")
+            reason = self.content["onnx"].get("reason") or (
+                self.content["onnx"].get("int8_reason") if name == INT8 else None
+            )
             raise UserError(
                 f"{self.folder} holds no {name}"
-                + (f": {reason}; use meal.load in Python" if reason and name == ONNX else "")
-                + (": set export.int8: true and run dvc repro" if name == INT8 else "")
+                + (f": {reason}; use meal.load in Python" if reason else "")
+                + (": export.int8 was false" if name == INT8 and not reason else "")
             )
         path = self.folder / name
         check_file(path, self.content["files"][name], FIX)
         return path
+
+
+def _expect(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(f"{what} has an unexpected value")
+
+
+def _texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from meal.core.errors import UserError
-from meal.data.decoding import read_image
+from meal.data.decoding import quiet, read_image
 from meal.datasets.folders import find_images
 from meal.predict.card import Input, Pixels
 from meal.predict.session import OnnxStudent, Probabilities
@@ -39,8 +39,10 @@ def list_images(named: Sequence[Path]) -> tuple[list[Path], list[Prediction]]:
     for path in named:
         try:
             if path.is_dir():
-                images, _ = find_images(path)
-                if not images:
+                said: list[UserError] = []
+                images, _ = find_images(path, said.append)
+                faults += [Prediction(path, fault=str(error)) for error in said]
+                if not images and not said:
                     raise UserError("the folder holds no images")
                 found += map(Path, images)
             else:
@@ -59,7 +61,7 @@ def predict_files(student: OnnxStudent, paths: Sequence[Path]) -> Iterator[Predi
     pool = ThreadPoolExecutor(threads)
     try:
         # A bar on a terminal, and nothing elsewhere: standard output is for the predictions.
-        with tqdm(total=len(paths), desc="predict", unit="image", disable=None) as bar:
+        with quiet(), tqdm(total=len(paths), desc="predict", unit="image", disable=None) as bar:
             while True:
                 for path in islice(rest, _AHEAD - len(waiting)):
                     waiting.append((path, pool.submit(_read, path, student.card.input)))
@@ -78,6 +80,8 @@ def _read(path: Path, inputs: Input) -> Pixels | str:
         return inputs.pixels(read_image(path))
     except (OSError, UserError) as error:
         return _words(error)
+    except MemoryError:
+        return "too large for the memory"
 
 
 def _predict(

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meal.core.errors import UserError
-from meal.predict.card import ONNX, Card, Pixels
+from meal.predict.card import CARD, FIX, ONNX, Card, Pixels
 
 Probabilities = NDArray[np.float32]
+_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 
 
 class OnnxStudent:
@@ -33,7 +34,17 @@ class OnnxStudent:
             UserError: if a file is missing or damaged.
         """
         self.card = Card.read(folder)
-        self._session = open_session(self.card.file(name), threads)
+        path = self.card.file(name)
+        self._session = open_session(path, threads)
+        size, channels = self.card.input.size, self.card.input.channels
+        taken, given = self._session.get_inputs(), self._session.get_outputs()
+        if (
+            [each.name for each in taken] != ["images"]
+            or taken[0].shape[1:] != [size, size, channels]
+            or taken[0].type != _TYPES[self.card.input.dtype]
+            or given[0].shape[1:] != [len(self.card.classes)]
+        ):
+            raise UserError(f"{path} does not fit {CARD} beside it; fix: {FIX}")
 
     def probabilities(self, pixels: Pixels) -> Probabilities:
         """From pixels `(N, H, W, C)`, 0 to 255, to probabilities `(N, classes)`."""

@@ -17,7 +17,7 @@ from meal.evaluation.comparison import claims
 from meal.evaluation.metrics import TEMPERATURES, class_errors
 from meal.evaluation.predictions import BASELINE, ENSEMBLE, FITTED, STUDENT, Predictions
 from meal.report.figures import save
-from meal.report.tables import results_rows, timings_note, timings_rows
+from meal.report.tables import results_rows, run_note, timings_note, timings_rows
 
 if TYPE_CHECKING:
     from meal.report.pictures import Picture
@@ -101,7 +101,6 @@ def _facts(params: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, s
     data, method, views = params["data"], params["distill"], params["views"]
     source = params["dataset"] + (f", {data['root']}" if data["root"] else "")
     blocks = f"blocks {method['blocks']}" if method["blocks"] else "logits only"
-    run = metrics["run"]
     return {
         "images": f"{source}; labelled: {data['labelled']}; seed {params['seed']}",
         "method": (
@@ -109,7 +108,7 @@ def _facts(params: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, s
             f"{blocks}, adversarial: {method['adversarial']}, label weight "
             f"{method['label_weight']:g}; {method['epochs']} epochs, {views['count']} cached views"
         ),
-        "machine": f"{run['processor']}, {run['threads']} thread(s), torch {run['torch']}",
+        "machine": run_note(metrics).partition(";")[0],
     }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgb
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
@@ -203,15 +204,14 @@ def confusion_matrices(predictions: Predictions) -> Picture:
     most = max(1, *(int(part.max()) for part in errors.values()))
     size = 7 if len(shown) <= _FEW_CLASSES else 5
     for axis, (model, counts) in zip(axes, parts.items(), strict=True):
-        drawn = np.ma.masked_equal(errors[model], 0)  # colours are for errors alone
-        axis.imshow(drawn, cmap="Oranges", vmin=0, vmax=most)
+        tint = np.zeros((*counts.shape, 4))  # fades into the page, light or dark
+        tint[..., :3] = to_rgb(COLOURS[STUDENT])
+        tint[..., 3] = np.where(errors[model] > 0, 0.15 + 0.55 * errors[model] / most, 0)
+        axis.imshow(tint)
         for row, column in zip(*np.nonzero(counts), strict=True):
-            dark = errors[model][row, column] > 0.7 * most
-            shade = {"color": WHITE if dark else BLACK} if row != column else {"alpha": 0.55}
             axis.text(
-                column, row, str(counts[row, column]), ha="center", va="center", fontsize=size,
-                **shade,
-            )  # fmt: skip
+                column, row, str(counts[row, column]), ha="center", va="center", fontsize=size
+            )
         axis.set_xticks(range(len(shown)), [names[k] for k in shown], rotation=90, fontsize=7)
         axis.set_yticks(range(len(shown)), [names[k] for k in shown], fontsize=7)
         axis.set_title(name_of(model), fontsize=9)

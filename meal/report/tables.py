@@ -68,7 +68,9 @@ def networks_table(costs: Mapping[str, Cost], scales: Mapping[str, bool]) -> str
 
 def run_note(scores: Mapping[str, Any]) -> str:
     """Where the last bits of a result come from, in one sentence."""
-    run = scores["run"]
+    run = scores.get("run")
+    if run is None:
+        return "The machine is not known: an older version computed this."
     return (
         f"Computed on {run['processor']} with {run['threads']} thread(s), torch {run['torch']}; "
         "others give results as different as another seed does."

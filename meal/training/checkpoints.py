@@ -28,6 +28,11 @@ class Checkpoints:
         self._seconds = 60 * minutes
         self._saved_at = time.monotonic()
 
+    @property
+    def name(self) -> str:
+        """A few digits that stand for the run's parameters, inputs and code."""
+        return self._folder.name[:8]
+
     def due(self) -> bool:
         """Whether it is time for the next checkpoint."""
         return time.monotonic() - self._saved_at >= self._seconds

@@ -172,9 +172,10 @@ class _Trainer:
         """Run the remaining epochs."""
         run, epochs = self._run, self._run.settings.epochs
         total = epochs * run.steps_per_epoch
+        log_name = f"{run.title} {run.checkpoints.name}"
         with (
             recorded_signals() as interruption,
-            open_log(run.logger, run.title, self._history) as self._log,
+            open_log(run.logger, log_name, self._history) as self._log,
             Progress(run.title, total, "steps", self._step, epochs) as bar,
         ):
             while len(self._history) < epochs:
@@ -247,10 +248,10 @@ class _Trainer:
             self._best = self._state()
         self._history.append(row)
         self._sums = {}
+        self._save()
         self._write_curve()
         self._log.write(row)
         bar.end_epoch({name: value for name, value in row.items() if name != "epoch"})
-        self._save()
 
     def _write_curve(self) -> None:
         """Write the epochs so far, for plots that move while training goes on."""

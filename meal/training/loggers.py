@@ -7,18 +7,17 @@ this changes a result.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.util import find_spec
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from meal.core.errors import UserError
 from meal.core.runtime import Logger
 
+LOGGER = logging.getLogger(__name__)
 LOGS = Path(".logs")
-PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
 _PROJECT = "meal"
 
 Row = Mapping[str, float]
@@ -32,42 +31,48 @@ class Log(Protocol):
 
 
 @contextmanager
-def open_log(kind: Logger, title: str, history: Sequence[Row]) -> Iterator[Log]:
+def open_log(kind: Logger, name: str, history: Sequence[Row]) -> Iterator[Log]:
     """A log of one training run, closed at the end of the block.
 
     Args:
         kind: `runtime.logger`.
-        title: of the run.
+        name: of the run, the same when it is resumed.
         history: the epochs that an interrupted run has already done.
-
-    Raises:
-        UserError: if the library is not installed.
     """
-    if kind != "none" and find_spec(PACKAGES[kind]) is None:
-        raise UserError(f"runtime.logger={kind!r}: not installed; run: pip install {kind}")
+    with ExitStack() as stack:
+        try:
+            log = _opened(kind, name, history, stack)
+        except Exception as error:  # a tracker may fail in any way, but not the training
+            LOGGER.warning("runtime.logger=%s: %s; nothing is logged", kind, _said(error))
+            log = _Nothing()
+        yield _Patient(log)
+
+
+def _opened(kind: Logger, name: str, history: Sequence[Row], stack: ExitStack) -> Log:
+    # Copies of the project, in which DVC runs experiments, are removed with all that they hold.
+    project = str(Path.cwd()).partition(f"{os.sep}.dvc{os.sep}tmp{os.sep}exps{os.sep}")[0]
+    folder = Path(project) / LOGS
     if kind == "tensorboard":
         from torch.utils.tensorboard import SummaryWriter
 
-        folder, first = LOGS / "tensorboard" / title.replace(" ", "-"), len(history) + 1
-        with SummaryWriter(str(folder), purge_step=first) as writer:
-            yield _TensorBoard(writer)
-    elif kind == "mlflow":
+        path, first = folder / "tensorboard" / name.replace(" ", "-"), len(history) + 1
+        return _TensorBoard(stack.enter_context(SummaryWriter(str(path), purge_step=first)))
+    if kind == "mlflow":
         if "MLFLOW_TRACKING_URI" not in os.environ:
-            os.environ["MLFLOW_TRACKING_URI"] = (Path.cwd() / LOGS / "mlflow").as_uri()
+            os.environ["MLFLOW_TRACKING_URI"] = (folder / "mlflow").as_uri()
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         import mlflow
 
         mlflow.set_experiment(_PROJECT)
-        with mlflow.start_run(run_name=title):
-            yield _replayed(_MLflow(mlflow), history)
-    elif kind == "wandb":
+        stack.enter_context(mlflow.start_run(run_name=name))
+        return _replayed(_MLflow(mlflow), history)
+    if kind == "wandb":
         import wandb
 
-        LOGS.mkdir(exist_ok=True)
-        with wandb.init(project=_PROJECT, name=title, dir=str(LOGS)) as run:
-            yield _replayed(_Wandb(run), history)
-    else:
-        yield _Nothing()
+        folder.mkdir(exist_ok=True)
+        run = wandb.init(project=_PROJECT, name=name, dir=str(folder))
+        return _replayed(_Wandb(stack.enter_context(run)), history)
+    return _Nothing()
 
 
 def _replayed(log: Log, history: Sequence[Row]) -> Log:
@@ -75,6 +80,24 @@ def _replayed(log: Log, history: Sequence[Row]) -> Log:
     for row in history:
         log.write(row)
     return log
+
+
+class _Patient:
+    """Warns once if the tracker fails, and then no longer asks it."""
+
+    def __init__(self, log: Log) -> None:
+        self._log: Log = log
+
+    def write(self, row: Row) -> None:
+        try:
+            self._log.write(row)
+        except Exception as error:
+            LOGGER.warning("the tracker failed: %s; nothing more is logged", _said(error))
+            self._log = _Nothing()
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _values(row: Row) -> dict[str, float]:

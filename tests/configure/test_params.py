@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from meal.models.architectures import check
 from meal.models.settings import Network
 from meal.training.settings import Training
 from stages import configure
+from tests.conftest import ROOT
 
 # What a user types after -S, and what the one-line error must contain.
 FAULTS = {
@@ -50,6 +53,10 @@ FAULTS = {
     ),
     "views.count=1000000000": "views.count=1000000000: must be less than or equal to 100000",
     "distill.lr=1e300": "distill.lr='1e300': must be less than or equal to",
+    "cache.top_k=none": "cache.top_k='none': to leave it unset, write all",
+    "data.root=none": "data.root='none': to leave it unset, write auto",
+    "networks.vgg={arch: timm/resnet18.a1}": "arch='timm/resnet18.a1': unknown",
+    "networks.vgg={arch: timm/resnet18.}": "arch='timm/resnet18.': unknown",
     "data.labelled=1.0": "data.labelled=1.0: as a fraction, all images: write all",
     "networks.vgg=3": "networks.vgg=3: must be keys with values",
     "networks.mean={arch: vgg19}": "a name has 1 to 64 letters",
@@ -96,7 +103,7 @@ FAULTS = {
     "data.labelled=1.5": "data.labelled=1.5: expected all, a number of images, or a fraction",
     "data.labelled=true": "data.labelled=True: expected all, a number of images, or a fraction",
     "views.crop_padding=9": "views.crop_padding=9: images have 16 pixels; allowed: 0 to 8",
-    "networks.vgg.weights={file: x.pt}": "params.yaml: networks.vgg.weights.sha256: missing",
+    "networks.vgg.weights={file: x.pt}": "params.yaml: networks.vgg.weights.file='x.pt': no such file",
     "networks.vgg.weights=best": "weights='best': must be 'pretrained' or keys with values",
     "networks.vgg.weights={file: x.pt, sha256: 12ab}": "expected the 64 digits (0-9, a-f)",
     r'"\e[31m"=1': "params.yaml: \\x1b[31m: unknown key; allowed here: seed, dataset, student",
@@ -129,6 +136,36 @@ def test_a_fault_is_one_line_with_key_value_and_what_is_allowed(
     assert message in fault
     assert hint == "to undo changes of params.yaml: git checkout params.yaml"
     assert not (tmp_path / "artifacts").exists()
+
+
+def test_the_advice_to_undo_works_for_a_value_of_the_same_length(tmp_path: Path) -> None:
+    """Git takes a file of equal size and time for unchanged: it did, in one of three tries."""
+
+    def git(*arguments: str) -> str:
+        command = ("git", "-c", "user.name=a", "-c", "user.email=b", *arguments)
+        return subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout
+
+    text = (ROOT / "params.yaml").read_text()
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-q", "-m", "start")
+    for _ in range(3):
+        time.sleep(1 - time.time() % 1)  # the second in which git and we write
+        path.write_text(text + "\n")
+        git("checkout", "params.yaml")
+        path.write_text(text.replace("student: resnet #", "student: nobody #"))
+        result = subprocess.run(
+            [sys.executable, "-m", "stages.configure"],
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
+            text=True, check=False,
+        )  # fmt: skip
+        assert "student='nobody'" in result.stderr and "git checkout params.yaml" in result.stderr
+        git("checkout", "params.yaml")
+        assert path.read_text() == text
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_names_depend_on_all_parameters(tmp_path: Path) -> None:
         (["distill.adversarial=off,mini"], r"distill.adversarial='mini': must be 'off'"),
         (["dataset=nope,digits"], r"dataset='nope': unknown; allowed: cifar10, .*, digits"),
         (["cache.top_k=10", "distill.temperature=1"], r"cache.top_k=10: digits has 10 classes"),
-        (["distill.sed=1"], r"-S distill.sed=1: not keys of params.yaml"),
+        (["distill.sed=1"], r"-S distill.sed=1: not a key of params.yaml"),
         (["distill.seed=[1"], r"-S distill.seed=\[1: no viable alternative"),
     ],
 )

@@ -21,8 +21,10 @@ from meal.data.prepared import Prepared
 from meal.export import onnx_file, parity
 from meal.export.bundle import Finished, export
 from meal.export.parity import Parity
+from meal.models.architectures import own_digest
 from meal.predict.session import OnnxStudent
 from tests.export.conftest import config, finished, pixels
+from tests.files import picture
 from tests.stages.test_corruption import flip
 
 
@@ -131,6 +133,8 @@ def test_timm_loads_a_student_of_its_own(
     assert np.allclose(own(image).softmax(1)[0].detach().numpy(), expected[0], atol=1e-6)
     settings: Any = own.pretrained_cfg
     assert settings["label_names"] == ["left", "middle", "right"]
+    written = json.loads((tmp_path / "out" / "config.json").read_text())["pretrained_cfg"]
+    assert not {"license", "origin_url", "tag"} & set(written)  # those of timm's own weights
     assert settings["input_size"] == ((3, 32, 32) if inputs else (1, 16, 16))
     assert list(settings["mean"]) == ([0.5, 0.5, 0.5] if inputs else data.mean)
 
@@ -200,7 +204,7 @@ def test_the_model_card_is_one_that_hugging_face_reads(run: Finished, tmp_path: 
     assert result.metric_value == pytest.approx(1 - error / 100)
     for words in ("95% intervals", "Calibration", "Cost", "Licence: none", "Limits", "one (tiny"):
         assert words in text
-    assert f"**{error:.2f}** (" in text and "\n\n\n" not in text
+    assert f"| **this student** | {error:.2f} (" in text and "\n\n\n" not in text
 
 
 def hostile(folder: Path, **changes: Any) -> None:
@@ -231,6 +235,96 @@ def test_a_hostile_card_is_refused(
     hostile(tmp_path / "out", **changes)
     with pytest.raises(UserError, match=message):
         meal.load(tmp_path / "out")
+
+
+def test_code_beside_the_card_is_never_run(
+    run: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out"
+    export(config(), run, folder)
+    (folder / "networks").mkdir()
+    code = "raise SystemExit('this code ran')\n"
+    (folder / "networks" / "evil.py").write_text(code)
+    monkeypatch.chdir(folder)
+    digest = own_digest("networks.evil:f")
+    hostile(folder, arch="networks.evil:f", source=digest)
+    with pytest.raises(UserError, match="holds code in networks/"):
+        meal.load(folder)
+    monkeypatch.chdir(tmp_path)  # and code that is not what the card was made with, nowhere
+    (tmp_path / "networks").mkdir()
+    (tmp_path / "networks" / "evil.py").write_text(code + "#")
+    with pytest.raises(UserError, match="is not the code that"):
+        meal.load(folder)
+
+
+def test_outputs_that_are_not_numbers_fail_the_stage(run: Finished, tmp_path: Path) -> None:
+    with torch.no_grad():
+        list(run.student.network.parameters())[-1].fill_(float("nan"))
+    with pytest.raises(UserError, match="probabilities are not finite"):
+        export(config(), run, tmp_path / "out")
+    for wrong in (Parity(10, (1,), 0, 0, float("nan")), Parity(10, (1,), 0, 0, 1.04e-4)):
+        with pytest.raises(UserError, match="differs from the student"):
+            wrong.check()
+
+
+@pytest.mark.parametrize("fault", [ImportError("no onnxscript"), OSError(28, "No space left")])
+def test_a_fault_of_the_machine_is_none_of_the_network(
+    fault: Exception, run: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: Any, **options: Any) -> None:
+        raise RuntimeError("the exporter gives up") from fault
+
+    monkeypatch.setattr(onnx_file.torch.onnx, "export", broken)
+    with pytest.raises(type(fault)):
+        export(config(), run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"files": []}, {"classes": "left"}, {"classes": ["left"]}, {"onnx": 3},
+        {"input": {"side": 0}}, {"input": {"side": 300_000}}, {"input": {"size": 17}},
+        {"input": {"dtype": "float64"}}, {"input": {"mean": ["x"]}}, {"input": {"std": [0]}},
+        {"input": {"channels": 2}}, {"input": 5}, {"version": 2},
+    ],
+)  # fmt: skip
+def test_a_wrong_card_is_one_line(changes: dict[str, Any], run: Finished, tmp_path: Path) -> None:
+    export(config(), run, tmp_path / "out")
+    path = tmp_path / "out" / "model.json"
+    card = json.loads(path.read_text())
+    del card["fingerprint"]
+    for key, value in changes.items():
+        card[key] = {**card[key], **value} if isinstance(value, dict) else value
+    path.write_text(json.dumps({**card, "fingerprint": fingerprint(card)}))
+    with pytest.raises(UserError, match=r"model\.json") as error:
+        OnnxStudent(tmp_path / "out")
+    assert "\n" not in str(error.value)
+
+
+def test_images_from_memory_are_turned_and_converted_like_files(
+    data: Prepared, run: Finished, tmp_path: Path
+) -> None:
+    export(config(), run, tmp_path / "out")
+    student = meal.load(tmp_path / "out")
+    turned = picture(3, size=(24, 16))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned
+    turned.save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    expected = student.preprocess(tmp_path / "turned.jpg")
+    assert torch.allclose(
+        student.preprocess(Image.open(tmp_path / "turned.jpg")), expected, atol=0.05
+    )
+    for mode in ("CMYK", "YCbCr", "L", "RGBA", "P"):
+        assert student.preprocess(turned.convert(mode)).shape == expected.shape
+    assert student.preprocess(np.zeros((20, 20, 1), np.uint8)).shape == expected.shape
+    wrongs: list[Any] = [np.zeros((20, 20)), np.zeros((0, 0, 3), np.uint8), np.zeros(5, np.uint8)]
+    for wrong in wrongs:
+        with pytest.raises(UserError, match="is no image"):
+            student.preprocess(wrong)
+    (tmp_path / "bad.png").write_bytes(b"no")
+    with pytest.raises(UserError, match=r"bad\.png: not an image"):
+        student.preprocess(tmp_path / "bad.png")
 
 
 def test_damage_is_noticed(run: Finished, tmp_path: Path) -> None:

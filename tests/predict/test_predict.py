@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -94,7 +95,32 @@ def test_bad_files_are_reported_and_do_not_stop_the_others(
         ("pipe.png", "not a regular file"),
     ):
         assert any(name in line and words in line for line in lines), name
-    assert lines[-1] == "error: 4 of 7 could not be read"
+    assert lines[-1] == "error: 4 of 7 files could not be read"
+
+
+def test_links_and_huge_files_do_not_stop_the_others(
+    exported: tuple[Path, np.ndarray], tmp_path: Path
+) -> None:
+    folder, images = exported
+    write_images(tmp_path / "images", images[:2])
+    (tmp_path / "images" / "self").symlink_to(".")
+    (tmp_path / "images" / "gone").symlink_to("nowhere")
+    with (tmp_path / "images" / "huge.png").open("wb") as file:
+        file.truncate(10 * 2**40)  # sparse: ten terabytes
+    status, out, err = predict(folder, tmp_path / "images", "--format", "json")
+    assert status == 1 and len(json.loads(out)) == 2
+    for words in ("already been read", "dangling symlink", "huge.png: larger than 512 MiB"):
+        assert words in err, err
+
+
+def test_decoding_in_threads_leaves_the_warnings_of_the_process_alone(
+    exported: tuple[Path, np.ndarray], tmp_path: Path
+) -> None:
+    folder, images = exported
+    paths = write_images(tmp_path / "images", images) * 20
+    before = list(warnings.filters)
+    assert sum(1 for _ in predict_files(OnnxStudent(folder), paths)) == 600
+    assert list(warnings.filters) == before
 
 
 @pytest.mark.parametrize(("channels", "side", "size"), [(3, 20, 16), (1, 16, 16), (1, 20, 16)])

@@ -142,7 +142,8 @@ def test_the_page_names_its_run(tmp_path: Path) -> None:
     assert "<h1>resnet (resnet18, width 0.125), distilled from 2 teachers</h1>" in page
     for words in (
         "t0 (vgg19, width 0.5), t1 (vgg19, width 0.5)", "digits; labelled: 200; seed 0",
-        "temperature 4, logits only, adversarial: minimax", "a processor, 2 thread(s), torch 1.0",
+        "temperature 4, logits only, adversarial: minimax",
+        "Computed on a processor with 2 thread(s), torch 1.0",
         "needs 0.23% of the ensemble", "weight_decay: 0.0005",
     ):  # fmt: skip
         assert words in page, words

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import TypeVar
 
 import psutil
@@ -23,7 +22,7 @@ REPRO = ("dvc", "repro", "--no-run-cache")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 Found = TypeVar("Found")
 _PATIENCE = 600.0  # seconds for one run
-_TO_START = 5.0  # seconds that a worker takes to start a stage
+_TO_START = 20.0  # seconds within which a worker starts a stage
 
 
 def kill_repro(project: Project, kills: int, seed: int) -> Tally:
@@ -80,7 +79,7 @@ def kill_tasks(project: Project, kills: int, seed: int) -> Tally:
         flags = ("-S", f"distill.seed={300 + index}")  # DVC restores what has run before
         tally.attempts += 1
         project.run("dvc", "exp", "run", "--queue", "--name", f"lost-{index}", *flags)
-        victims = _wait(lambda: _started(project))
+        victims = _started(project, f"lost-{index}")
         time.sleep(moment.uniform(0.0, 8.0))
         victims = _stages(project) or victims
         if index % 2:  # the task, which orphans the stage
@@ -93,7 +92,9 @@ def kill_tasks(project: Project, kills: int, seed: int) -> Tally:
         project.run("dvc", "queue", "remove", "--failed", "--success", check=False)
         again, alone = f"task-{index}", f"alone-{index}"
         project.run("dvc", "exp", "run", "--queue", "--name", again, *flags)
-        _wait(partial(_done, project, again))
+        while not _listed(project, again):
+            _started(project, again)
+            time.sleep(1)
         _wait(lambda: not _active(project))
         forget_runs(project)
         project.run("dvc", "exp", "run", "--temp", "--name", alone, *flags)
@@ -120,24 +121,28 @@ def outputs(project: Project, name: str) -> dict[str, str]:
     }
 
 
-def _started(project: Project) -> list[psutil.Process]:
-    """The running stages of a queue's tasks; the queue is started where they do not run.
+def _started(project: Project, name: str) -> list[psutil.Process]:
+    """The running stages of a queued experiment; none if it has finished unseen.
 
-    A worker that is about to end counts as running for `dvc queue start`, which then starts none.
+    A worker that is about to end counts as running for `dvc queue start`, which then starts none:
+    the queue is started again every now and then.
     """
-    found = _stages(project)
-    if not found:
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
         project.run("dvc", "queue", "start")
-        time.sleep(_TO_START)
-    return found or _stages(project)
+        again = time.monotonic() + _TO_START
+        while time.monotonic() < again:
+            found = _stages(project)
+            if found:
+                return found
+            time.sleep(0.2)
+        if _listed(project, name):
+            return []
+    raise AssertionError(f"{name} did not start")
 
 
-def _done(project: Project, name: str) -> bool:
-    """Whether a queued experiment has finished; the queue is started where it does not run."""
-    if name in project.run("dvc", "exp", "list", "--all-commits").stdout:
-        return True
-    _started(project)
-    return False
+def _listed(project: Project, name: str) -> bool:
+    return name in project.run("dvc", "exp", "list", "--all-commits").stdout
 
 
 def _active(project: Project) -> bool:

@@ -115,4 +115,7 @@ def test_a_small_environment_is_enough_to_predict(clean: Project, tmp_path: Path
         [meal, "results"], cwd=clean.folder, capture_output=True, text=True, check=False
     )
     assert refused.returncode == 1
-    assert "is not installed; run: pip install 'meal[pipeline]'" in refused.stderr
+    assert (
+        "is not installed; in this project's folder, run: pip install '.[pipeline]'"
+        in refused.stderr
+    )

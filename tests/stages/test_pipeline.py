@@ -56,7 +56,7 @@ def test_dvc_compares_a_few_numbers_with_keys_of_their_own(clean: Project) -> No
     files = {file: flat(each["data"]) for file, each in shown[""]["data"].items()}
     assert len(files["reports/metrics.json"]) <= 12
     keys = [key for found in files.values() for key in found]
-    assert len(keys) == len(set(keys)) <= 24
+    assert len(keys) == len(set(keys)) <= 16
     assert {"student.top1_error", "validation.student.top1_error"} <= set(keys)
 
 

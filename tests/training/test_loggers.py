@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
+from meal.core import runtime
 from meal.core.errors import UserError
-from meal.core.runtime import Logger
+from meal.core.runtime import Logger, Runtime
 from meal.core.seeds import Purpose
+from meal.core.settings import parse
 from meal.core.work import WorkFolder
 from meal.data.prepared import Prepared
 from meal.supervised.run import train_supervised
@@ -39,7 +42,8 @@ def run(data: Prepared, logger: Logger) -> Trained:
 def read_tensorboard(name: str) -> list[tuple[int, float]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    found = EventAccumulator(str(LOGS / "tensorboard" / "teacher@one"))
+    (folder,) = (LOGS / "tensorboard").iterdir()
+    found = EventAccumulator(str(folder))
     found.Reload()
     return [(each.step, each.value) for each in found.Scalars(name)]
 
@@ -48,7 +52,7 @@ def read_mlflow(name: str) -> list[tuple[int, float]]:
     import mlflow
 
     (made,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
-    assert made.info.run_name == "teacher@one"
+    assert made.info.run_name.startswith("teacher@one")
     points = mlflow.MlflowClient().get_metric_history(made.info.run_id, name)
     return sorted((each.step, each.value) for each in points)
 
@@ -79,11 +83,36 @@ def test_a_resumed_run_has_every_epoch_once(logger: Logger, read: Any) -> None:
     assert read("loss") == [(1, 1.0), (2, 20.0)]
 
 
+def test_a_tracker_that_fails_stops_no_training(
+    data: Prepared, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = run(data, "none")
+    monkeypatch.setattr(loggers, "_opened", lambda *_: 1 / 0)
+    assert_same(run(data, "mlflow"), plain)
+    assert "runtime.logger=mlflow: division by zero; nothing is logged" in caplog.text
+
+    class Failing:
+        def write(self, row: object) -> None:
+            raise OSError("connection lost")
+
+    monkeypatch.setattr(loggers, "_opened", lambda *_: Failing())
+    assert_same(run(data, "wandb"), plain)
+    assert caplog.text.count("connection lost") == 1
+
+
+def test_copies_of_the_project_log_into_the_project(tmp_path: Path) -> None:
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "abc"
+    copy.mkdir(parents=True)
+    os.chdir(copy)
+    with open_log("tensorboard", "teacher@one 1234", []) as log:
+        log.write({"epoch": 1, "loss": 1.0})
+    assert list((tmp_path / ".logs" / "tensorboard" / "teacher@one-1234").iterdir())
+
+
 def test_a_tracker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loggers, "find_spec", lambda name: None)
-    for kind in get_args(Logger):
-        if kind == "none":
-            continue
-        said = f"not installed; run: pip install {kind}"
-        with pytest.raises(UserError, match=said), open_log(kind, "one", []):
-            pass
+    monkeypatch.setattr(runtime, "find_spec", lambda name: None)
+    assert parse(Runtime, {"logger": "none"}, source="x").logger == "none"
+    for kind in ("tensorboard", "mlflow", "wandb"):
+        said = f"logger='{kind}': not installed; run: pip install {kind}"
+        with pytest.raises(UserError, match=said):
+            parse(Runtime, {"logger": kind}, source="x")
