@@ -27,7 +27,7 @@ def main() -> None:
     """Write `reports/figures` and `reports/index.html`."""
     data, predictions = open_data(), Predictions.load(paths.PREDICTIONS)
     metrics = read_json(paths.SCORES, FIX)
-    params = load_slice(ReportSlice, paths.CONFIG / "report.json").params
+    config = load_slice(ReportSlice, paths.CONFIG / "report.json")
     files = {STUDENT: "student", BASELINE: "baseline"}
     files |= {TEACHER + name: f"teachers/{name}" for name in predictions.teachers}
     curves = {model: read_curve(paths.TRAINING / f"{file}.csv") for model, file in files.items()}
@@ -44,7 +44,7 @@ def main() -> None:
             paths.REPORTS / "index.html",
             figures,
             heading(data.manifest),
-            params,
+            config,
             metrics,
             predictions,
             [picture for picture in drawn if picture],

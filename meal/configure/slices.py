@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from meal.configure.defaults import changed
 from meal.configure.schema import Params
 from meal.datasets.registry import Dataset
 from meal.training.settings import Training
@@ -50,7 +51,10 @@ def resolve(params: Params, dataset: Dataset, sources: Mapping[str, str | None])
         "method": params.distill.model_dump(mode="json"),
         **params.export.model_dump(mode="json"),
     }
-    slices["report"] = {"params": given.model_dump(mode="json", exclude={"runtime"})}
+    slices["report"] = {
+        "params": given.model_dump(mode="json", exclude={"runtime"}),
+        "changed": changed(given),
+    }
     for name in params.teachers:
         slices |= _teacher_slices(params, name, networks[name], cached)
     return slices

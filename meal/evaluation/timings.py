@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -104,6 +105,7 @@ def _steady(
     sides: Mapping[str, Callable[[], object]], repeats: int, device: torch.device
 ) -> tuple[dict[str, float], int, bool]:
     """Fewest seconds of each side, the number of rounds, and whether the last block was as fast."""
+    print(f"timing {len(sides)} models, at most {_MOST_BLOCKS * repeats} rounds", file=sys.stderr)
     before = _fastest(sides, repeats, device)
     least = before
     for block in range(2, _MOST_BLOCKS + 1):

@@ -17,6 +17,7 @@ from meal.evaluation.comparison import claims
 from meal.evaluation.metrics import TEMPERATURES, class_errors
 from meal.evaluation.predictions import BASELINE, ENSEMBLE, FITTED, STUDENT, Predictions
 from meal.report.figures import save
+from meal.report.settings import ReportSlice
 from meal.report.tables import results_rows, run_note, timings_note, timings_rows
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def write_page(
     page: Path,
     figures: Path,
     heading: str,
-    params: Mapping[str, Any],
+    config: ReportSlice,
     metrics: Mapping[str, Any],
     predictions: Predictions,
     pictures: Sequence[Picture],
@@ -46,7 +47,7 @@ def write_page(
         page: the HTML file.
         figures: the folder in which each picture becomes `NAME.svg`.
         heading: the dataset with its labels and images.
-        params: of the run.
+        config: the parameters of the run.
         metrics: `reports/scores.json`.
         predictions: of the same run.
         pictures: in the order in which the page shows them.
@@ -54,7 +55,7 @@ def write_page(
         sheet: the contact sheet of the data card.
         timings: `reports/timings.json`; shown if its networks cost as much as these.
     """
-    shown = []
+    params, shown = config.params, []
     for picture in pictures:
         save(picture.figure, figures / f"{picture.name}.svg")
         shown.append(_entry(picture.name, picture.title, picture.words, figures))
@@ -69,7 +70,7 @@ def write_page(
         title=_title(params, heading),
         student=_network(params, params["student"]),
         members=[_network(params, name) for name in params["teachers"]],
-        facts=_facts(params, metrics),
+        facts={**_facts(params, metrics), "changed": _changed(config.changed)},
         params=yaml.safe_dump(dict(params), sort_keys=False),
         verdicts=_verdicts(metrics),
         tables=[
@@ -110,6 +111,12 @@ def _facts(params: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, s
         ),
         "machine": run_note(metrics).partition(";")[0],
     }
+
+
+def _changed(values: Mapping[str, Any]) -> str:
+    """The parameters that differ from the defaults, as text."""
+    words = [f"{key}: {value}" for key, value in values.items()]
+    return "; ".join(words) or "nothing: these are the defaults"
 
 
 def _percent(value: float) -> str:

@@ -8,6 +8,10 @@ from meal.core.settings import Section
 
 
 class ReportSlice(Section):
-    """The parameters of the run, as they were given, without `runtime`."""
+    """The parameters of the run, as they were given, without `runtime`.
+
+    `changed` holds those that differ from the defaults, by their keys.
+    """
 
     params: dict[str, Any]
+    changed: dict[str, Any]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 from dvc.utils.hydra import apply_overrides
 
+from meal.configure.defaults import DEFAULTS, changed, flat
 from meal.configure.schema import load_params
+from meal.models.settings import Network
 from tests.conftest import ROOT
 
 
@@ -54,3 +57,13 @@ def test_what_is_unset_is_a_word_that_dvc_keeps() -> None:
     params = load_params(ROOT / "params.yaml")
     assert params.data.root is params.data.image_size is params.cache.top_k is None
     assert params.distill.init is params.distill.labelled_share is None
+
+
+def test_the_defaults_are_those_of_params_yaml() -> None:
+    params = load_params(ROOT / "params.yaml")
+    wanted = json.dumps(flat(params), indent=0) + "\n"
+    assert DEFAULTS.read_text() == wanted, f"write this into {DEFAULTS}:\n{wanted}"
+    assert changed(params) == {}
+    networks = {**params.networks, "spare": Network(arch="vgg19")}  # used by nothing
+    other = params.model_copy(update={"seed": 3, "networks": networks})
+    assert changed(other) == {"seed": 3}

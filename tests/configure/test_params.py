@@ -103,7 +103,7 @@ FAULTS = {
     "data.labelled=1.5": "data.labelled=1.5: expected all, a number of images, or a fraction",
     "data.labelled=true": "data.labelled=True: expected all, a number of images, or a fraction",
     "views.crop_padding=9": "views.crop_padding=9: images have 16 pixels; allowed: 0 to 8",
-    "networks.vgg.weights={file: x.pt}": "params.yaml: networks.vgg.weights.file='x.pt': no such file",
+    "networks.vgg.weights={file: x.pt}": "networks.vgg.weights.file='x.pt': no such file",
     "networks.vgg.weights=best": "weights='best': must be 'pretrained' or keys with values",
     "networks.vgg.weights={file: x.pt, sha256: 12ab}": "expected the 64 digits (0-9, a-f)",
     r'"\e[31m"=1': "params.yaml: \\x1b[31m: unknown key; allowed here: seed, dataset, student",

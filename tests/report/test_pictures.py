@@ -13,6 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from meal.configure.defaults import changed
 from meal.configure.schema import Params
 from meal.core.text import escape
 from meal.evaluation.comparison import compare_with_rivals, significance_table
@@ -22,6 +23,7 @@ from meal.evaluation.scoring import ModelOutputs, score_models
 from meal.metrics import log_softmax
 from meal.report import pictures
 from meal.report.page import write_page
+from meal.report.settings import ReportSlice
 from meal.report.tables import results_table
 from tests.conftest import ROOT
 
@@ -68,13 +70,14 @@ def curves(teachers: int, epochs: int, adversarial: bool) -> dict[str, pd.DataFr
     return made | {f"teachers/t{k}": pd.DataFrame(rows) + k for k in range(teachers)}
 
 
-def params(teachers: int) -> dict[str, Any]:
+def params(teachers: int) -> ReportSlice:
     """The parameters of a run, as `configure` writes them."""
     given = yaml.safe_load((ROOT / "params.yaml").read_text())
     given["teachers"] = [f"t{k}" for k in range(teachers)]
     given["networks"] |= {name: {"arch": "vgg19", "width": 0.5} for name in given["teachers"]}
     checked = Params.model_validate(given)
-    return checked.model_dump(mode="json", exclude={"runtime"})
+    given = checked.model_dump(mode="json", exclude={"runtime"})
+    return ReportSlice(params=given, changed=changed(checked))
 
 
 def write(
@@ -144,7 +147,7 @@ def test_the_page_names_its_run(tmp_path: Path) -> None:
         "t0 (vgg19, width 0.5), t1 (vgg19, width 0.5)", "digits; labelled: 200; seed 0",
         "temperature 4, logits only, adversarial: minimax",
         "Computed on a processor with 2 thread(s), torch 1.0",
-        "needs 0.23% of the ensemble", "weight_decay: 0.0005",
+        "needs 0.23% of the ensemble", "weight_decay: 0.0005", "changed</dt><dd>teachers: [&#39;t0",
     ):  # fmt: skip
         assert words in page, words
 
