@@ -43,8 +43,7 @@ def networks(
     classes: Annotated[int, typer.Option(min=2)] = 10,
 ) -> None:
     """Print the multiply-adds and parameters of architectures of the zoo."""
-    from meal.evaluation.costs import count
-    from meal.models.spec import NetworkSpec
+    from meal.evaluation.zoo import zoo_costs
     from meal.models.zoo import ZOO
     from meal.report.tables import networks_table
 
@@ -52,10 +51,7 @@ def networks(
         for name in names or ():
             if name not in ZOO:
                 raise UserError(f"{name}: not in the zoo; allowed: {', '.join(sorted(ZOO))}")
-        costs = {
-            arch: count(NetworkSpec(arch, 1.0, channels, image_size, classes))
-            for arch in sorted(names or ZOO)
-        }
+        costs = zoo_costs(sorted(names or ZOO), channels, image_size, classes)
         typer.echo(
             f"{image_size}x{image_size} pixels, {channels} channel(s), {classes} classes, width 1\n"
         )

@@ -11,8 +11,6 @@ from tabulate import tabulate
 if TYPE_CHECKING:
     import pandas as pd
 
-    from meal.evaluation.costs import Cost
-
 
 def heading(manifest: Mapping[str, Any]) -> str:
     """The heading of results: the dataset, its labels, pool and test images, and its note."""
@@ -51,17 +49,17 @@ def results_rows(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
     return [{column: row[column] for column in columns} for row in rows]
 
 
-def networks_table(costs: Mapping[str, Cost], scales: Mapping[str, bool]) -> str:
-    """The cost of each architecture, and whether it supports widths other than 1."""
+def networks_table(costs: Mapping[str, tuple[int, int]], scales: Mapping[str, bool]) -> str:
+    """Parameters and multiply-adds of each architecture, and whether it supports other widths."""
     return _markdown(
         [
             {
                 "architecture": name,
-                "multiply-adds (G)": f"{cost.macs / 1e9:.4f}",
-                "parameters (M)": f"{cost.parameters / 1e6:.3f}",
+                "multiply-adds (G)": f"{macs / 1e9:.4f}",
+                "parameters (M)": f"{parameters / 1e6:.3f}",
                 "width": "any" if scales[name] else "1",
             }
-            for name, cost in costs.items()
+            for name, (parameters, macs) in costs.items()
         ]
     )
 
