@@ -30,6 +30,7 @@ from meal.core.errors import UserError
 from meal.experiments.repository import open_repository
 
 POLL_SECONDS = 3
+_IDLE_SECONDS = 60  # after which workers are started again
 
 
 @dataclass(frozen=True)
@@ -77,32 +78,38 @@ def run(trials: Sequence[Trial], target: str, jobs: int) -> list[str]:
     # Share the cores: two processes with one thread each are faster than one with two.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     queue.start_workers(count=jobs)
-    wanted = {trial.name for trial in missing}
+    return _follow(repo, {trial.name for trial in missing}, jobs)
+
+
+def _follow(repo: Repo, wanted: set[str], jobs: int) -> list[str]:
+    """Say what becomes of experiments until all have ended; return those that failed."""
+    queue = repo.experiments.celery_queue
     told: dict[str, str] = {}  # the last word about each experiment
+    gone: set[str] = set()  # in no list at the last look
+    worked = time.monotonic()  # when an experiment was last seen running
     with tqdm(total=len(wanted), desc="experiments", disable=None) as bar:
-        gone: set[str] = set()  # in no list at the last look
         while True:
             # In the order in which an experiment passes through them, so that none is overlooked.
-            queued = {entry.name for entry in queue.iter_queued()}
-            active = {entry.name for entry in queue.iter_active()}
+            queued = wanted & {entry.name for entry in queue.iter_queued()}
+            active = wanted & {entry.name for entry in queue.iter_active()}
             done = wanted & set(finished(repo))
-            missing_now = wanted - queued - active - done
-            failed, gone = gone & missing_now, missing_now
-            states = {
-                "finished": done,
-                "failed": failed,
-                "started": active - done,
-                "queued": wanted - done - failed - active,
-            }
-            now = {name: word for word, names in states.items() for name in sorted(names & wanted)}
-            for name, word in now.items():
-                if word != told.get(name, "queued"):
+            lost = wanted - queued - active - done
+            failed, gone = gone & lost, lost
+            words = {"finished": done, "failed": failed, "started": active - done}
+            for word, names in words.items():
+                for name in sorted(name for name in names if told.get(name) != word):
                     bar.write(f"{word} {name} ({len(done)} of {len(wanted)} done)", sys.stdout)
                     sys.stdout.flush()
-                told[name] = word
+                    told[name] = word
             bar.update(len(done) - bar.n)
-            if not wanted - done - failed:
+            if wanted == done | failed:
                 return sorted(failed)
+            now = time.monotonic()
+            if active or not queued:
+                worked = now
+            elif now - worked > _IDLE_SECONDS:  # a worker that was about to end took none of them
+                queue.start_workers(count=jobs)
+                worked = now
             time.sleep(POLL_SECONDS)
 
 
