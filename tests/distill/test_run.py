@@ -225,9 +225,10 @@ def test_networks_of_any_structure_can_teach_one_student_block_by_block(
     }
     student = {"arch": "mobilenet", "width": 0.1}
     history = run(
-        data, ensemble, tmp_path / "w", alignment=align, network=student, view_count=2, epochs=4
+        data, ensemble, tmp_path / "w", alignment=align, network=student, view_count=2, epochs=12
     ).history
-    assert history[-1]["similarity"] < history[0]["similarity"]
+    similarity = [row["similarity"] for row in history]  # of another random teacher in each step
+    assert sum(similarity[-4:]) < sum(similarity[:4])
     output = capsys.readouterr().out
     assert "block 2 is skipped for convnext, which lacks it" in output
     assert "block 3 is skipped" not in output
