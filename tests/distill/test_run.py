@@ -173,7 +173,7 @@ def test_a_student_can_start_from_weights(
     save(tmp_path / "start", first.spec, first.state)
     path = tmp_path / "start" / "weights.safetensors"
     init = {"file": str(path), "sha256": sha256(path)}
-    frozen: dict[str, Any] = {"lr": 1e-12, "epochs": 1, "adversarial": "off"}
+    frozen: dict[str, Any] = {"lr": 1e-9, "epochs": 1, "adversarial": "off"}
     started = run(data, ensemble, tmp_path / "b", init=init, **frozen)
     weight = first.state["5.weight"]
     assert torch.allclose(started.state["5.weight"], weight, atol=1e-6)
