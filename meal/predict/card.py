@@ -17,7 +17,7 @@ from meal.data.decoding import Decoded, decode
 CARD, WEIGHTS, ONNX, INT8 = "model.json", "model.safetensors", "model.onnx", "model.int8.onnx"
 VERSION = 1  # of the folder's format
 _LARGEST = 4096  # side length in pixels
-FIX = "dvc repro export, or copy the folder again"
+FIX = "dvc repro export"
 Pixels = NDArray[np.uint8]
 
 # The weights of red, green and blue in a grey level: ITU-R BT.601, as in Pillow.

@@ -180,6 +180,7 @@ runpy.run_module("stages." + stage, run_name="__main__")
         ("distill", "artifacts/student"),
         ("evaluate", "artifacts/predictions"),
         ("report", "reports/figures"),
+        ("export", "artifacts/export"),
     ],
 )
 def test_a_full_disk_is_a_one_line_error_and_leaves_nothing_that_looks_complete(
