@@ -31,8 +31,11 @@ def test_a_teacher_with_weights_is_loaded_not_trained(clean: Project, tmp_path: 
     change(clean, {"known": known}, teachers=["vgg", "known"])
     run = clean.stages_run("dvc", "repro")
     assert sorted(run) == sorted(
-        ["configure", "teacher@known", "cache@known", "ensemble", "distill", "evaluate", "report"]
-    )
+        [
+            "configure", "teacher@known", "cache@known", "ensemble", "distill", "evaluate", "report",
+            "export",
+        ]
+    )  # fmt: skip
     rows = clean.read("reports/training/teachers/known.csv").splitlines()
     assert rows[0].startswith("epoch,validation_top1_error") and rows[1].startswith("0,")
     assert len(rows) == 2
@@ -64,6 +67,7 @@ def test_a_change_to_the_users_own_code_retrains_what_uses_it(clean: Project) ->
         "distill",
         "evaluate",
         "report",
+        "export",
     ]
     assert sorted(clean.stages_run("dvc", "repro")) == sorted(own)
     path = clean.folder / "networks" / "example.py"
