@@ -32,8 +32,8 @@ def test_a_teacher_with_weights_is_loaded_not_trained(clean: Project, tmp_path: 
     run = clean.stages_run("dvc", "repro")
     assert sorted(run) == sorted(
         [
-            "configure", "teacher@known", "cache@known", "ensemble", "distill", "evaluate", "report",
-            "export",
+            "configure", "teacher@known", "cache@known", "ensemble", "distill", "evaluate",
+            "report", "export",
         ]
     )  # fmt: skip
     rows = clean.read("reports/training/teachers/known.csv").splitlines()
