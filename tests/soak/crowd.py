@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from tests.soak.common import Tally, different, hashes, set_seed
-from tests.soak.dvc_kills import REPRO, forget_runs, outputs
+from tests.soak.dvc_kills import REPRO, forget_runs, outputs, start_queue
 from tests.stages.conftest import Project
 
 _FIRST = 100  # the seed of the first queued experiment
@@ -23,7 +23,7 @@ def crowd(project: Project, minutes: float) -> Tally:
     for seed in range(_FIRST, _FIRST + queued):
         flags = ("-S", f"distill.seed={seed}")
         project.run("dvc", "exp", "run", "--queue", "--name", f"crowd-{seed}", *flags)
-    project.run("dvc", "queue", "start", "--jobs", "2")
+    start_queue(project, jobs=2)
     end, turn = time.monotonic() + 60 * minutes, 0
     while time.monotonic() < end:
         turn += 1

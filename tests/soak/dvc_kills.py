@@ -79,9 +79,7 @@ def kill_tasks(project: Project, kills: int, seed: int) -> Tally:
         flags = ("-S", f"distill.seed={300 + index}")  # DVC restores what has run before
         tally.attempts += 1
         project.run("dvc", "exp", "run", "--queue", "--name", f"lost-{index}", *flags)
-        victims = _started(project, f"lost-{index}")
-        time.sleep(moment.uniform(0.0, 8.0))
-        victims = _stages(project) or victims
+        victims = _started(project, f"lost-{index}", moment.uniform(0.0, 6.0))
         if index % 2:  # the task, which orphans the stage
             victims = [owner for each in victims if (owner := _owner(each)) is not None]
         for victim in victims:
@@ -103,6 +101,18 @@ def kill_tasks(project: Project, kills: int, seed: int) -> Tally:
     return tally
 
 
+def start_queue(project: Project, jobs: int = 1) -> None:
+    """Start the queue's workers. They inherit our streams: a pipe would stay open as long."""
+    subprocess.run(
+        ("dvc", "queue", "start", "--jobs", str(jobs)),
+        cwd=project.folder,
+        env=project.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=True,
+    )
+
+
 def forget_runs(project: Project) -> None:
     """Remove DVC's record of earlier runs, so that it runs the stages again."""
     shutil.rmtree(project.folder / ".dvc" / "cache" / "runs", ignore_errors=True)
@@ -121,21 +131,23 @@ def outputs(project: Project, name: str) -> dict[str, str]:
     }
 
 
-def _started(project: Project, name: str) -> list[psutil.Process]:
-    """The running stages of a queued experiment; none if it has finished unseen.
+def _started(project: Project, name: str, after: float = 0.0) -> list[psutil.Process]:
+    """The running stages of a queued experiment, some seconds after its first; none if it is done.
 
     A worker that is about to end counts as running for `dvc queue start`, which then starts none:
     the queue is started again every now and then.
     """
-    end = time.monotonic() + _PATIENCE
+    end, first = time.monotonic() + _PATIENCE, None
     while time.monotonic() < end:
-        project.run("dvc", "queue", "start")
+        start_queue(project)
         again = time.monotonic() + _TO_START
         while time.monotonic() < again:
             found = _stages(project)
             if found:
-                return found
-            time.sleep(0.2)
+                first = first or time.monotonic()
+                if time.monotonic() >= first + after:
+                    return found
+            time.sleep(0.1)
         if _listed(project, name):
             return []
     raise AssertionError(f"{name} did not start")

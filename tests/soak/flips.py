@@ -14,7 +14,9 @@ from meal.core.errors import UserError
 from meal.core.settings import load_slice
 from meal.distill.settings import DistillSlice
 from meal.ensemble.settings import EnsembleSlice
+from meal.export.settings import ExportSlice
 from meal.prepare.settings import PrepareSlice
+from meal.report.settings import ReportSlice
 from meal.supervised.settings import SupervisedSlice
 from tests.soak.common import Tally, different, hashes
 from tests.stages.conftest import Project
@@ -26,6 +28,8 @@ def open_slices(folder: Path) -> None:
     load_slice(PrepareSlice, folder / "prepare.json")
     load_slice(EnsembleSlice, folder / "ensemble.json")
     load_slice(DistillSlice, folder / "distill.json")
+    load_slice(ReportSlice, folder / "report.json")
+    load_slice(ExportSlice, folder / "export.json")
     for file in [folder / "baseline.json", *sorted((folder / "teachers").glob("*.json"))]:
         load_slice(SupervisedSlice, file)
     for file in sorted((folder / "caches").glob("*.json")):
