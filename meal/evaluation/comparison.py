@@ -23,6 +23,7 @@ from meal.evaluation.significance import (
     error_difference,
     mcnemar,
     paired_bootstrap,
+    seeds_difference,
     verdict,
 )
 from meal.metrics import Labels
@@ -54,21 +55,20 @@ def compare_models(labels: Labels, first: ModelPredictions, second: ModelPredict
 def compare_seeds(
     labels: Labels, first: Sequence[ModelPredictions], second: Sequence[ModelPredictions]
 ) -> dict[str, Interval]:
-    """Compare runs with several seeds, pair by pair; images and seeds are both resampled.
+    """Compare runs with several seeds; the intervals span images and seeds.
 
     Args:
         labels: of the test images, `(N,)`.
-        first, second: the same number of runs, paired in order.
+        first, second: the runs of each side.
     """
 
-    def stacked(runs: Sequence[ModelPredictions], of: Callable[[ModelPredictions], Any]) -> Any:
-        rows = [of(run) for run in runs]
-        return np.stack(rows) if len(rows) > 1 else rows[0]
-
     def difference(of: Callable[[ModelPredictions], Any]) -> Interval:
-        return paired_bootstrap(stacked(first, of) - stacked(second, of))
+        sides = [np.stack([of(run) for run in runs]) for runs in (first, second)]
+        if len(first) == len(second) == 1:
+            return paired_bootstrap(sides[0][0] - sides[1][0])
+        return seeds_difference(sides[0], sides[1])
 
-    correct = [stacked(runs, lambda run: run.predicted == labels) for runs in (first, second)]
+    correct = [np.stack([run.predicted == labels for run in runs]) for runs in (first, second)]
     return {
         ERROR: error_difference(correct[0], correct[1]),
         "NLL": difference(lambda run: -run.log_likelihood.astype(np.float64)),

@@ -14,7 +14,6 @@ CONFIDENCE = 0.95
 NOISE = "inside the noise"
 RESAMPLES = 5_000
 MARGIN = 0.15  # points by which the error of a non-inferior student may exceed the rival's
-_NORMAL = 1.96  # half the width of a 95% interval, in standard errors
 _ENTRIES = 2**24  # drawn at once, to bound memory
 
 
@@ -55,60 +54,72 @@ class McNemar:
 
 
 def paired_bootstrap(differences: Floats, seed: int = 0) -> Interval:
-    """The mean of paired differences with its percentile interval (Efron, 1979).
+    """The mean of paired differences `(N,)` with its percentile interval (Efron, 1979).
 
     Args:
-        differences: of two models, image by image, `(N,)`; or `(S, N)` for pairs of runs with `S`
-            seeds. Then both seeds and images are resampled, and the spread over seeds is widened
-            to that of Student's t, because few seeds underestimate it.
+        differences: of two models, image by image.
         seed: for the resampling.
     """
-    table = np.atleast_2d(np.asarray(differences, dtype=np.float64))
-    seeds, images = table.shape
-    difference = float(table.mean())
-    least = 0.0  # half the width that the spread over seeds requires
-    if seeds > 1:
-        apart = table.mean(axis=1, keepdims=True) - difference
-        wider = _t_over_normal(seeds)
-        least = wider * _NORMAL * float(apart.std(ddof=1)) / seeds**0.5
-        table = table + (wider * np.sqrt(seeds / (seeds - 1)) - 1) * apart
+    values = np.asarray(differences, dtype=np.float64)
     generator = np.random.default_rng(seed)
     means = np.empty(RESAMPLES)
-    at_once = max(1, _ENTRIES // (seeds * images))
+    at_once = max(1, _ENTRIES // len(values))
     for start in range(0, RESAMPLES, at_once):
         count = min(at_once, RESAMPLES - start)
-        columns = generator.integers(images, size=(count, images))
-        rows = generator.integers(seeds, size=(count, seeds))
-        of_seeds = table[:, columns].mean(axis=2)  # (seeds, count)
-        means[start : start + count] = np.take_along_axis(of_seeds.T, rows, axis=1).mean(axis=1)
+        drawn = generator.integers(len(values), size=(count, len(values)))
+        means[start : start + count] = values[drawn].mean(axis=1)
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(means, [tail, 100 - tail])
-    return Interval(
-        difference, min(float(low), difference - least), max(float(high), difference + least)
-    )
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def seeds_difference(first: Floats, second: Floats, extra: float = 0.0) -> Interval:
+    """The mean of the first runs minus that of the second, with its interval over images and seeds.
+
+    The runs of the two sides share the images, but no seed: the variance is the sum of that of the
+    images and, as in Welch's test (1947), that of the seeds of each side. What a seed changes on
+    single images is in both, so it is subtracted once. The degrees of freedom are Satterthwaite's
+    (1946), so that few seeds widen the interval as Student's t does.
+
+    Args:
+        first: a value for each run and image, `(S, N)`.
+        second: the same for the other side, on the same images; `S` may differ.
+        extra: a variance to add, for values that are seldom different from zero.
+    """
+    sides = [np.atleast_2d(np.asarray(side, dtype=np.float64)) for side in (first, second)]
+    of_images = sides[0].mean(axis=0) - sides[1].mean(axis=0)
+    images = len(of_images)
+    variance = float(of_images.var(ddof=1)) / images + extra
+    uncertain = variance**2 / (images - 1)  # the sum of squared variances over degrees of freedom
+    for side in sides:
+        seeds, of_seeds = len(side), side.mean(axis=1, keepdims=True)
+        if seeds > 1:
+            whole = float(of_seeds.var(ddof=1)) / seeds
+            rest = side - side.mean(axis=0) - of_seeds + of_seeds.mean()
+            on_images = float((rest**2).sum()) / ((seeds - 1) * (images - 1) * images * seeds)
+            own = max(0.0, whole - on_images)
+            variance += own
+            uncertain += own * whole / (seeds - 1)
+    half = _t(variance**2 / uncertain) * variance**0.5 if variance else 0.0
+    difference = float(of_images.mean())
+    return Interval(difference, difference - half, difference + half)
 
 
 def error_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Interval:
     """The first model's error minus the second's, in points, with its interval.
 
-    The interval spans the bootstrap's and that of Bonett and Price (2012): if few images
-    distinguish the models, the bootstrap's alone is too narrow. With several seeds, it uses the
-    average number of discordant images.
+    For a single run of each, the interval is close to that of Bonett and Price (2012): it counts
+    one more image that only the first, and one more that only the second predicts correctly,
+    because a few such images show less than their number suggests.
 
     Args:
-        first: whether the first model's predictions are correct, `(N,)` or `(S, N)`.
-        second: the same for the second, on the same images and seeds.
+        first: whether the first model's predictions are correct, `(N,)`, or `(S, N)` for several
+            seeds.
+        second: the same for the second, on the same images.
     """
-    found = paired_bootstrap(100.0 * (second.astype(np.float64) - first.astype(np.float64)))
-    count = first.shape[-1] + 2
-    first_only, second_only = (
-        (discordant.sum(axis=-1).mean() + 1) / count
-        for discordant in (first & ~second, second & ~first)
-    )
-    centre = float(second_only - first_only)
-    half = _NORMAL * float(np.sqrt((first_only + second_only - centre**2) / count))
-    low, high = 100 * (centre - half), 100 * (centre + half)
-    return Interval(found.difference, min(found.low, low), max(found.high, high))
+    images = first.shape[-1]
+    wrong = [100.0 * (~side).astype(np.float64) for side in (first, second)]
+    return seeds_difference(wrong[0], wrong[1], extra=2 * (100.0 / (images + 2)) ** 2)
 
 
 def error_interval(correct: NDArray[np.bool_]) -> Interval:
@@ -137,22 +148,25 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
 def unpaired_difference(first: Sequence[float], second: Sequence[float], images: int) -> Interval:
     """The first errors minus the second, in points, for when predictions are not available.
 
-    The interval is that of two independent proportions (Agresti and Caffo, 2000); for several pairs
-    of runs, the spread of their differences is added, widened to Student's t.
+    The interval is that of two independent proportions (Agresti and Caffo, 2000); for several runs,
+    the variance of each side's mean is added (Welch, 1947). It is wider than it would have to be:
+    without predictions, nobody can tell what seeds change on single images.
 
     Args:
         first: the error of each run, in percent.
-        second: the errors of the runs that they are compared with, pair by pair.
+        second: the errors of the runs that they are compared with.
         images: the number of test images.
     """
-    differences = np.subtract(first, second)
     rates = [(np.mean(errors) / 100 * images + 1) / (images + 2) for errors in (first, second)]
-    variance = sum(rate * (1 - rate) / (images + 2) for rate in rates)
-    seeds = len(differences)
-    if seeds > 1:
-        variance += (_t_over_normal(seeds) / 100) ** 2 * differences.var(ddof=1) / seeds
-    centre, half = 100 * (rates[0] - rates[1]), 100 * _NORMAL * float(np.sqrt(variance))
-    difference = float(differences.mean())
+    variance = float(sum(1e4 * rate * (1 - rate) / (images + 2) for rate in rates))
+    uncertain = variance**2 / images
+    for errors in (first, second):
+        if len(errors) > 1:
+            own = float(np.var(errors, ddof=1)) / len(errors)
+            variance += own
+            uncertain += own**2 / (len(errors) - 1)
+    centre, half = 100 * (rates[0] - rates[1]), _t(variance**2 / uncertain) * variance**0.5
+    difference = float(np.mean(first) - np.mean(second))
     low, high = float(centre - half), float(centre + half)
     return Interval(difference, min(low, difference), max(high, difference))
 
@@ -170,11 +184,11 @@ def mean_interval(values: Sequence[float]) -> Interval:
     return Interval(mean, float(found.low), float(found.high))
 
 
-def _t_over_normal(count: int) -> float:
-    """The factor by which Student's t widens the 95% interval of a mean of `count` values."""
+def _t(degrees: float) -> float:
+    """Half the width of a 95% interval of Student's t, in standard errors."""
     from scipy.stats import t
 
-    return float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) / _NORMAL
+    return float(t.ppf((1 + CONFIDENCE) / 2, degrees))
 
 
 def verdict(interval: Interval, p: float, rival: str) -> str:

@@ -115,7 +115,7 @@ def significance(before: Sequence[Snapshot], after: Sequence[Snapshot], model: s
         intervals = compare_seeds(labels, *runs)
         few = " With so few seeds, intervals are wide." if len(before) < _FEW_SEEDS else ""
         parts.append(_intervals({name: (each, each.reading) for name, each in intervals.items()}))
-        parts.append(f"{len(before)} pairs of runs; images and seeds resampled.{few}")
+        parts.append(f"{len(before)} runs on each side; the intervals span images and seeds.{few}")
         return "\n\n".join(parts)
     single = compare_models(labels, runs[0][0], runs[1][0])
     test = single.mcnemar

@@ -80,7 +80,7 @@ def test_with_several_seeds_seeds_are_resampled_too(clean: Project) -> None:
             clean.run("dvc", "exp", "run", "--name", name, *flags)
     command = ("python", "-m", "meal", "compare")
     text = clean.run(*command, "random-1,random-2", "mean-1,mean-2").stdout
-    assert "2 pairs of runs; images and seeds resampled." in text
+    assert "2 runs on each side; the intervals span images and seeds." in text
     assert "McNemar" not in text  # the test is for single models
     assert "distill.selection" in numbers(text, "## Parameters")
     result = clean.run(
