@@ -18,7 +18,7 @@ from meal.evaluation.curves import write_tables
 from meal.evaluation.predictions import BASELINE, STUDENT, TEACHER
 from meal.evaluation.scoring import ModelOutputs, headline, score_models
 from meal.metrics import log_softmax
-from meal.models.checkpoint import load
+from meal.models.checkpoint import WEIGHTS, load, training_steps
 from meal.models.prediction import split_logits
 from meal.models.spec import NetworkSpec
 from meal.targets.ensemble import Ensemble
@@ -42,12 +42,19 @@ def main() -> None:
     metrics = {
         **scores.metrics,
         "cost": cost_metrics(count(student), teachers),
+        "training": training(),
         "run": environment(device),
     }
     scores.predictions.save(paths.PREDICTIONS, significance_table(scores.comparisons))
     write_tables(scores.predictions, paths.REPORTS)
     write_json(paths.SCORES, metrics)
     write_json(paths.METRICS, headline(metrics))
+
+
+def training() -> dict[str, int]:
+    """The steps of training behind baseline and student, as far as they are known."""
+    found = {name: training_steps(folder / WEIGHTS) for name, folder in NETWORKS.items()}
+    return {f"{name}_steps": steps for name, steps in found.items() if steps is not None}
 
 
 def model_outputs(

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,7 +85,9 @@ class CacheBuild:
             for leftover in work.path.glob(".*.npy.*"):
                 leftover.unlink()
         _announce(config, images, self._layout, work.path)
-        self._shard, self._parts = shard, divide(config.view_count, images)
+        # Without a cache and without blocks, the views would be answered in vain.
+        views = config.view_count if self._layout or blocks.block_sizes else 0
+        self._shard, self._parts = shard, divide(views, images)
 
     def compute(self) -> None:
         """Compute the missing outputs for the views: all of them, or those of the shard.
@@ -115,6 +118,7 @@ class CacheBuild:
             self._network, pipeline, part, self._config.cache.top_k
         ):
             for name, array in arrays.items():
+                self._check_range(name, outputs[name], array.dtype)
                 array[part.view, start:stop] = outputs[name]
             sums.add(outputs, skipped=stored - start)  # a span may overlap the previous one
             progress.advance(stop - stored)
@@ -124,6 +128,18 @@ class CacheBuild:
         for array in arrays.values():
             array.flush()
         write_note(self._work.path, part, arrays, sums)
+
+    def _check_range(self, name: str, values: Array, dtype: np.dtype[Any]) -> None:
+        """Raise UserError if values do not fit the type in which they are stored."""
+        if not np.issubdtype(values.dtype, np.floating):
+            return
+        largest, most = float(np.abs(values).max()), float(np.finfo(dtype).max)
+        if not largest <= most:  # or not a number
+            raise UserError(
+                f"cache of {self._config.name}: {name} has values up to {largest:.3g}, and "
+                f"cache.dtype={dtype.name} holds {most:.3g} at most; set cache.dtype: float32, or "
+                f"train {self._config.name} again if that is no sensible output"
+            )
 
     def finish(self, folder: Path) -> TargetCache:
         """Add the outputs for plain images and the manifest, and move the cache to `folder`."""
@@ -157,7 +173,7 @@ class CacheBuild:
             shutil.rmtree(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         move(path, folder)
-        shutil.rmtree(folder / cache_parts.FOLDER)
+        shutil.rmtree(folder / cache_parts.FOLDER, ignore_errors=not self._parts)
         return TargetCache(folder, f"cache@{config.name}")
 
 

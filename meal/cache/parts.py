@@ -18,7 +18,7 @@ import numpy as np
 
 from meal.core.errors import UserError
 from meal.core.files import read_sealed, write_sealed
-from meal.targets.cache import Array, moments_entry
+from meal.targets.cache import Array, moments_entry, sums
 
 LOGGER = logging.getLogger(__name__)
 
@@ -87,18 +87,17 @@ class Sums:
 
     def add(self, outputs: Mapping[str, Array], skipped: int) -> None:
         """Add `outputs`, keyed by array name, without their first `skipped` rows."""
-        for name, sums in self._sums.items():
-            values = outputs[name][skipped:].astype(np.float64)
-            sums += np.stack([values.sum(axis=0), (values**2).sum(axis=0)])
+        for name, total in self._sums.items():
+            total += sums(outputs[name][skipped:])
 
     def as_lists(self) -> dict[str, list[list[float]]]:
         """The sums, in a form that JSON can hold."""
         return {name: values.tolist() for name, values in self._sums.items()}
 
 
-def write_note(folder: Path, part: Part, arrays: Mapping[str, Array], sums: Sums) -> None:
+def write_note(folder: Path, part: Part, arrays: Mapping[str, Array], found: Sums) -> None:
     """Record that a part is done, with the checksum and the sums of its outputs."""
-    note = {"sums": sums.as_lists(), "checksum": _checksum(part, arrays)}
+    note = {"sums": found.as_lists(), "checksum": _checksum(part, arrays)}
     write_sealed(part.note(folder), note, shared=True)
 
 
@@ -129,16 +128,7 @@ def moments(folder: Path, parts: Sequence[Part]) -> dict[str, dict[str, list[flo
     """Mean and std of the values of each block, summed in the order of the parts."""
     totals: dict[str, Array] = {}
     for part in parts:
-        for name, sums in read_sealed(part.note(folder), "run it again")["sums"].items():
-            totals[name] = totals.get(name, 0) + np.array(sums)
+        for name, own in read_sealed(part.note(folder), "run it again")["sums"].items():
+            totals[name] = totals.get(name, 0) + np.array(own)
     count = sum(len(part) for part in parts)
-    return {name: _moments(total / count) for name, total in totals.items()}
-
-
-def _moments(means: Array) -> dict[str, list[float]]:
-    """Mean and std from the means of the values and of their squares."""
-    mean, square = means
-    std = np.sqrt(np.maximum(square - mean**2, 0))
-    # A constant value carries no information: dividing by one keeps it at zero.
-    std = np.where(std > 1e-6 * np.maximum(1.0, np.abs(mean)), std, 1.0)
-    return moments_entry(mean, std)
+    return {name: moments_entry(total, count) for name, total in totals.items()}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from meal.cache.settings import Cache
 from meal.core.fields import Seed
@@ -39,6 +39,17 @@ class EnsembleSettings(Section):
     weights: Literal["uniform", "fitted"] = "uniform"
 
 
+class Baseline(Section):
+    """The student's network on labels: its seed, and what `distill` does not decide for it.
+
+    It may hold any key of `Training`; the others are those of `distill`.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    seed: Seed = 0
+
+
 class ExportSettings(Section):
     """How the student leaves the pipeline.
 
@@ -64,8 +75,14 @@ class Params(Section):
     cache: Cache = Cache()
     ensemble: EnsembleSettings = EnsembleSettings()
     distill: Distill
+    baseline: Baseline = Baseline()
     export: ExportSettings = ExportSettings()
     runtime: Runtime = Runtime()
+
+    @property
+    def baseline_training(self) -> Training:
+        """How the baseline is trained: as the student, unless `baseline` says otherwise."""
+        return Training.model_validate(_baseline_training(self))
 
     @model_validator(mode="after")
     def _names_fit(self) -> Params:
@@ -130,6 +147,12 @@ class Params(Section):
                 f"{self.distill.selection} is impossible; allowed: selection: random, or "
                 "distill.blocks: []"
             )
+        if self.distill.blocks and self.distill.selection == "mean" and not self.cache.enabled:
+            raise ValueError(
+                "cache.enabled=false: blocks of selection: mean are standardised with moments that "
+                "only a cache has; allowed: cache.enabled: true, selection: random, or "
+                "distill.blocks: []"
+            )
         if any(block > self.cache.blocks for block in self.distill.blocks):
             raise ValueError(
                 f"distill.blocks={self.distill.blocks}: cache.blocks is {self.cache.blocks}; "
@@ -144,4 +167,11 @@ def load_params(path: Path) -> Params:
     Raises:
         UserError: one line per fault, each naming the key, the value and what is allowed.
     """
-    return parse(Params, read_yaml(path), source=path.name)
+    params = parse(Params, read_yaml(path), source=path.name)
+    parse(Training, _baseline_training(params), source=path.name, section="baseline.")
+    return params
+
+
+def _baseline_training(params: Params) -> dict[str, Any]:
+    shared = params.distill.model_dump(include=set(Training.model_fields))
+    return shared | (params.baseline.model_extra or {})

@@ -54,6 +54,10 @@ def resolve(params: Params, dataset: Dataset, sources: Mapping[str, str | None])
     slices["report"] = {
         "params": given.model_dump(mode="json", exclude={"runtime"}),
         "changed": changed(given),
+        "training": {
+            "baseline": slices["baseline"]["training"],
+            "student": {name: slices["distill"]["distill"][name] for name in Training.model_fields},
+        },
     }
     for name in params.teachers:
         slices |= _teacher_slices(params, name, networks[name], cached)
@@ -70,13 +74,14 @@ def _seeded(params: Params) -> Params:
         name: network.model_copy(update={"seed": shifted(network.seed)})
         for name, network in params.networks.items()
     }
-    data, views, distill = params.data, params.views, params.distill
+    data, views, distill, baseline = params.data, params.views, params.distill, params.baseline
     return params.model_copy(
         update={
             "networks": networks,
             "data": data.model_copy(update={"split_seed": shifted(data.split_seed)}),
             "views": views.model_copy(update={"seed": shifted(views.seed)}),
             "distill": distill.model_copy(update={"seed": shifted(distill.seed)}),
+            "baseline": baseline.model_copy(update={"seed": shifted(baseline.seed)}),
         }
     )
 
@@ -84,14 +89,12 @@ def _seeded(params: Params) -> Params:
 def _student_slices(params: Params, network: dict[str, Any], cached: dict[str, Any]) -> Slices:
     """What the stages of the student's network read."""
     network = {**network, "weights": None}  # weights are for teachers
-    # The baseline differs from the student in what it learns from, and in nothing else.
-    optimised = params.distill.model_dump(mode="json")
     return {
         "baseline": {
             "name": params.student,
-            "network": network,
+            "network": {**network, "seed": params.baseline.seed},
             "views": cached["views"],
-            "training": {name: optimised[name] for name in Training.model_fields},
+            "training": params.baseline_training.model_dump(mode="json"),
         },
         "distill": {
             "name": params.student,

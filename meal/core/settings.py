@@ -100,8 +100,14 @@ def load_slice(model: type[SectionT], path: Path) -> SectionT:
         raise UserError(f"{error}; fix: {fix}") from None
 
 
-def parse(model: type[SectionT], raw: object, *, source: str) -> SectionT:
+def parse(model: type[SectionT], raw: object, *, source: str, section: str = "") -> SectionT:
     """Validate `raw` as `model`.
+
+    Args:
+        model: what is expected.
+        raw: what was read.
+        source: where it comes from, for messages.
+        section: of params.yaml that it belongs to, with a dot at its end; empty for all of it.
 
     Raises:
         UserError: with one line per key, each starting with `source`.
@@ -115,7 +121,7 @@ def parse(model: type[SectionT], raw: object, *, source: str) -> SectionT:
             faults.setdefault(key, []).append(message)
         said = {key: " or ".join(says) for key, says in faults.items()}
         lines = [
-            _printable(f"{source}: {key}{says.replace(' or must be', ' or')}")
+            _printable(f"{source}: {section}{key}{says.replace(' or must be', ' or')}")
             for key, says in said.items()
         ]
         raise UserError("\n".join(lines)) from None

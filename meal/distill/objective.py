@@ -14,13 +14,13 @@ The discriminators minimise the unweighted sum in every mode, in the same backwa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from meal.distill.discriminator import Discriminator
+from meal.distill.discriminator import Discriminator, discriminate
 from meal.distill.outputs import ComparedOutput, Pair, adversarial_losses
 from meal.distill.settings import Distill
 from meal.distill.teachers import Targets
@@ -110,6 +110,29 @@ class DistillationObjective(Objective):
         if not total.requires_grad:  # no output is compared with this step's teacher
             total = total + 0 * logits.sum()
         return total, parts
+
+    @torch.no_grad()
+    def held_out_accuracy(self, student: Tensor, teachers: Sequence[Tensor]) -> float | None:
+        """How often the logits' discriminator is right about images it was not trained on.
+
+        Args:
+            student: the student's logits for them, `(N, C)`.
+            teachers: those of each source of targets, on the same device.
+
+        Returns:
+            The mean over the teachers and both sides, in percent; None without a discriminator.
+        """
+        output = self.compared[LOGITS]
+        if output.discriminator is None:
+            return None
+        if self._log_probabilities:
+            student = F.log_softmax(student, dim=1)
+        seen = output.discriminated(student)
+        accuracies = [
+            discriminate(output.discriminator, seen, output.discriminated(teacher))[1]
+            for teacher in teachers
+        ]
+        return 100 * float(torch.stack(accuracies).mean())
 
     def _pairs(self, logits: Tensor, blocks: dict[int, Tensor], targets: Targets) -> list[Pair]:
         """The outputs for which this step has targets, in float32."""

@@ -54,6 +54,14 @@ class ComparedOutput(nn.Module):
         prepared: Tensor = self.norm(self.projection(values))
         return prepared if rows is None else prepared[rows]
 
+    def discriminated(self, values: Tensor) -> Tensor:
+        """What the discriminator sees of either side's values `(N, D)`.
+
+        Logits are centred per image: softmax ignores their mean, which alone would tell the sides
+        apart.
+        """
+        return values - values.mean(dim=1, keepdim=True) if self.block is None else values
+
     def similarity(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The similarity loss of the student's and a teacher's values, `(N, D)` both."""
         return self._loss(student, teacher)
@@ -86,13 +94,14 @@ def adversarial_losses(
         mode: what the student receives; not `off`.
         beta: the weight of what the student receives, multiplied by the output's `eta`.
     """
-    weight, student, fooling = beta * pair.output.eta, pair.student, None
+    weight, fooling = beta * pair.output.eta, None
+    student, teacher = (pair.output.discriminated(side) for side in (pair.student, pair.teacher))
     if mode == "non_saturating":
         fooling = weight * fool(discriminator, student)
         student = student.detach()
     else:
         student = scale_gradient(student, -weight if mode == "minimax" else weight)
-    loss, accuracy = discriminate(discriminator, student, pair.teacher)
+    loss, accuracy = discriminate(discriminator, student, teacher)
     return AdversarialLosses(loss, accuracy, fooling)
 
 

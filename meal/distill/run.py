@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,11 +18,12 @@ from meal.distill.mixup import mix
 from meal.distill.objective import DistillationObjective
 from meal.distill.settings import Distill, DistillSlice
 from meal.distill.teachers import TargetBatch, TargetReader, Targets
-from meal.models.checkpoint import load_foreign
+from meal.metrics import Floats
+from meal.models.checkpoint import load_foreign, locate, training_steps
 from meal.models.factory import build, check_structure, with_blocks
 from meal.models.memory import check_memory
 from meal.models.spec import NetworkSpec, specify
-from meal.targets.ensemble import Ensemble
+from meal.targets.ensemble import MEAN, Ensemble
 from meal.training.checkpoints import Checkpoints
 from meal.training.engine import Run, Trained, train
 from meal.training.validation import validator
@@ -64,15 +66,43 @@ def distill(
             objective=objective,
             settings=settings,
             seed=seed,
-            ema=settings.ema,
+            start_steps=_start_steps(settings),
             steps_per_epoch=steps_per_epoch(len(pipeline), settings.batch_size),
             batches=distillation_batches(config, data, ensemble, pipeline, seed),
-            validate=validator(data, device),
+            validate=validator(data, device, _discriminator_accuracy(objective, ensemble, device)),
             checkpoints=checkpoints,
             curve=curve,
             logger=logger,
         )
     )
+
+
+def _start_steps(settings: Distill) -> int | None:
+    """The steps of training behind `distill.init`; None if they are not known."""
+    return training_steps(locate(settings.init, "distill.init")) if settings.init else 0
+
+
+def _discriminator_accuracy(
+    objective: DistillationObjective, ensemble: Ensemble, device: torch.device
+) -> Callable[[Floats], dict[str, float]]:
+    """From the student's logits for the validation images to how well it is told from its teachers.
+
+    Their discriminators have seen neither these images nor the teachers' outputs for them.
+    """
+    with_targets = (
+        [ensemble.mean] if objective.method.selection == MEAN else ensemble.members.values()
+    )
+    targets = [
+        torch.from_numpy(np.array(cache.plain_logits("validation"))).to(device)
+        for cache in with_targets
+    ]
+
+    def measure(logits: Floats) -> dict[str, float]:
+        student = torch.from_numpy(logits).to(device, torch.float32)
+        accuracy = objective.held_out_accuracy(student, targets)
+        return {} if accuracy is None else {"discriminator_accuracy": round(accuracy, 2)}
+
+    return measure
 
 
 def build_objective(

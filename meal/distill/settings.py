@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from meal.core.fields import Count, Fraction, NonNegative, Number, Seed, unset
+from meal.core.fields import Count, NonNegative, Number, Seed, unset
 from meal.core.settings import Section
 from meal.models.settings import NetworkSlice, WeightsFile
 from meal.training.settings import Optimisation, Training
@@ -19,6 +19,7 @@ def _off(value: object) -> object:
 
 
 Similarity = Literal["ce", "kl", "l1", "l2", "l1_soft", "l2_soft"]
+BlockSimilarity = Literal["ce", "kl", "l1", "l2", "l1_soft", "l2_soft", "relations"]
 Adversarial = Annotated[
     Literal["off", "minimax", "non_saturating", "cooperative"], BeforeValidator(_off)
 ]
@@ -41,7 +42,7 @@ class SimilarityChoice(Section):
     """The similarity loss of the logits, and that of the blocks."""
 
     logits: Similarity = "ce"
-    blocks: Similarity = "l2"
+    blocks: BlockSimilarity = "l2"
 
 
 class Method(Section):
@@ -67,7 +68,6 @@ class Method(Section):
     labelled_share: Annotated[Annotated[Number, Field(gt=0, lt=1)] | None, unset("auto")] = None
     standardise_logits: bool = False
     mixup: NonNegative = 0.0
-    ema: Fraction = 0.0
 
     @model_validator(mode="after")
     def _pool_fits(self) -> Method:
@@ -80,6 +80,15 @@ class Method(Section):
             raise ValueError(
                 f"label_weight={self.label_weight:g}: pool: unlabelled has no labelled image; "
                 "allowed: 0, or pool: all"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _relations_fit(self) -> Method:
+        if self.similarity.blocks == "relations" and self.selection == "random_per_image":
+            raise ValueError(
+                "similarity.blocks='relations': images of different teachers have no relation; "
+                "allowed: selection: random or mean"
             )
         return self
 

@@ -2,8 +2,9 @@
 
 Each compares the student's values with a teacher's, both `(N, D)`, and returns a scalar. Losses
 that compare value by value are means over images and values, as in the official code; the others
-are means over images. `temperature` applies only to `ce` and `kl` of logits, with the factor
-`tau^2` (Hinton et al., 2015), which preserves the scale of the gradients.
+are means over images. `relations`, for blocks only, compares images with each other. `temperature`
+applies only to `ce` and `kl` of logits, with the factor `tau^2` (Hinton et al., 2015), which
+preserves the scale of the gradients.
 """
 
 from __future__ import annotations
@@ -51,6 +52,16 @@ def l2_soft(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tenso
     return F.mse_loss(F.softmax(student, dim=1), F.softmax(teacher, dim=1))
 
 
+def relations(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """`relations`: squared difference of how similar the images of a batch are to each other.
+
+    The values of the two sides need no common axes: each side has its own matrix of inner products
+    `(N, N)`, with rows of unit length (Tung and Mori, ICCV 2019; their sum, divided by N).
+    """
+    own, theirs = (F.normalize(side @ side.T, dim=1) for side in (student, teacher))
+    return (own - theirs).square().sum(dim=1).mean()
+
+
 def standardise_logits(logits: Tensor) -> Tensor:
     """Logits `(N, C)` with mean 0 and std 1 per image (Sun et al., CVPR 2024).
 
@@ -68,4 +79,5 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "l2": l2,
     "l1_soft": l1_soft,
     "l2_soft": l2_soft,
+    "relations": relations,
 }

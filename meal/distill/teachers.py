@@ -14,7 +14,7 @@ from meal.distill.settings import Method
 from meal.models.checkpoint import load
 from meal.models.factory import with_blocks
 from meal.targets.cache import NETWORK, TargetCache
-from meal.targets.ensemble import MEAN, Ensemble, mean_block, mean_log_probabilities, standardise
+from meal.targets.ensemble import MEAN, Ensemble, mean_log_probabilities, standardise
 
 BlockTargets = dict[int, tuple[Tensor, Tensor | None]]
 
@@ -109,16 +109,9 @@ class OnlineMean:
         self._members, self._weights = members, weights
 
     def outputs(self, batch: TargetBatch) -> Outputs:
-        """Run all teachers."""
-        found = [member.outputs(batch) for member in self._members]
-        means = {}
-        for block in sorted({block for _, blocks in found for block in blocks}):
-            having = [index for index, (_, blocks) in enumerate(found) if block in blocks]
-            means[block] = mean_block(
-                [found[index][1][block] for index in having],
-                [self._weights[index] for index in having],
-            )
-        return mean_log_probabilities([logits for logits, _ in found], self._weights), means
+        """Run all teachers; their blocks' mean has no moments without a cache, so none is given."""
+        found = [member.outputs(batch)[0] for member in self._members]
+        return mean_log_probabilities(found, self._weights), {}
 
 
 class TargetReader:

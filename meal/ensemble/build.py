@@ -20,6 +20,7 @@ from meal.targets.cache import (
     logits_layout,
     moments_entry,
     seal,
+    sums,
 )
 from meal.targets.ensemble import (
     FIX,
@@ -91,7 +92,7 @@ def _write_mean(members: Sequence[TargetCache], weights: Sequence[float], folder
     folder.mkdir()
     first = members[0].manifest
     # Projected blocks have one value per channel of the teacher, so they have no mean.
-    averaged = first["align"] == "spatial"
+    averaged, entries = first["align"] == "spatial", {}
     blocks = sorted({block for cache in members for block in cache.blocks if averaged})
     for split in PLAIN_SPLITS:
         plain = [torch.from_numpy(np.array(cache.plain_logits(split))) for cache in members]
@@ -100,11 +101,7 @@ def _write_mean(members: Sequence[TargetCache], weights: Sequence[float], folder
     if first["enabled"]:
         _write_mean_logits(members, weights, folder)
         for block in blocks:
-            _write_mean_block(block, members, weights, folder)
-    entries = {}
-    for block in blocks:  # the values are already standardised: moments that change nothing
-        size = next(len(c.moments(block)[0]) for c in members if block in c.blocks)
-        entries[str(block)] = moments_entry(np.zeros(size), np.ones(size))
+            entries[str(block)] = _write_mean_block(block, members, weights, folder)
     seal(
         folder,
         {
@@ -133,17 +130,25 @@ def _write_mean_logits(
 
 def _write_mean_block(
     block: int, members: Sequence[TargetCache], weights: Sequence[float], folder: Path
-) -> None:
-    """Write the mean of a block's standardised values over the members that have it."""
+) -> dict[str, list[float]]:
+    """Write the mean of a block's standardised values over the members that have it.
+
+    Returns:
+        The moments of the mean: its members are hardly correlated, so its std is below theirs.
+    """
     having = [index for index, cache in enumerate(members) if block in cache.blocks]
     stored = members[having[0]].array(f"block{block}")
     mean = create(folder / f"block{block}.npy", stored.dtype, stored.shape)
+    totals = np.zeros((2, stored.shape[-1]))
     for view, rows in _chunks(stored.shape):
         values = [
             standardise(members[index].block(block, view, rows), members[index].moments(block))
             for index in having
         ]
-        mean[view, rows] = mean_block(values, [weights[index] for index in having]).numpy()
+        averaged = mean_block(values, [weights[index] for index in having]).numpy()
+        mean[view, rows] = averaged
+        totals += sums(averaged)
+    return moments_entry(totals, stored.shape[0] * stored.shape[1])
 
 
 def _images(cache: TargetCache) -> int:

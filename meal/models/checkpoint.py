@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -28,22 +28,29 @@ from meal.models.settings import WeightsFile
 from meal.models.spec import NetworkSpec
 
 FIX = "dvc repro"
+WEIGHTS = "weights.safetensors"  # in a weights folder
 STATE_KEYS = ("net", "state_dict", "model")  # where other trainers nest the state
+_STEPS = "steps"  # in the metadata of the weights file, so that they follow a copy of it
 _MOST_LISTED = 5
 _MOST_NESTED = 3
 
 
-def save(folder: Path, spec: NetworkSpec, state: Mapping[str, Tensor]) -> None:
-    """Write a network's state and specification into `folder`, atomically."""
+def save(
+    folder: Path, spec: NetworkSpec, state: Mapping[str, Tensor], steps: int | None = None
+) -> None:
+    """Write a network's state and specification into `folder`, atomically.
+
+    `steps` is how many steps of training are behind the state, if that is known.
+    """
     # Clones: parameters may share memory, which the format does not allow.
     tensors = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in state.items()
     }
     with atomic_folder(folder) as temporary:
-        path = temporary / "weights.safetensors"
+        path = temporary / WEIGHTS
         with write_errors(path, SafetensorError):
-            save_file(tensors, path)
+            save_file(tensors, path, None if steps is None else {_STEPS: str(steps)})
         write_sealed(temporary / "network.json", {**asdict(spec), "sha256": sha256(path)})
 
 
@@ -61,7 +68,7 @@ def load(folder: Path) -> Loaded:
     Raises:
         UserError: if a file is missing or damaged, or the two do not fit.
     """
-    path = folder / "weights.safetensors"
+    path = folder / WEIGHTS
     card = read_sealed(folder / "network.json", FIX)
     check_file(path, card.get("sha256"), FIX)
     try:
@@ -77,6 +84,15 @@ def load(folder: Path) -> Loaded:
     except UserError as error:
         raise UserError(f"{error}; fix: {FIX}") from None
     return Loaded(spec, network.eval())
+
+
+def training_steps(path: Path) -> int | None:
+    """How many steps of training are behind a weights file; None if it does not say."""
+    if path.suffix != ".safetensors":
+        return None
+    with safe_open(path, "pt") as file:
+        found = (file.metadata() or {}).get(_STEPS, "")
+    return int(found) if found.isdecimal() else None
 
 
 def load_foreign(network: nn.Module, weights: WeightsFile, key: str) -> None:

@@ -76,6 +76,7 @@ def write_page(
         tables=[
             _results(metrics),
             _significance(significance),
+            _training(config.training, metrics.get("training", {}), params["distill"]["init"]),
             *_timings(timings, metrics["cost"]),
             _classes(predictions),
         ],
@@ -184,6 +185,22 @@ def _significance(table: Sequence[Mapping[str, str]]) -> Table:
         "of the two predicts correctly. All metrics are better when lower."
     )
     return {"title": "Significance", "columns": columns, "rows": rows, "note": note}
+
+
+def _training(
+    settings: Mapping[str, Mapping[str, Any]], steps: Mapping[str, int], init: object
+) -> Table:
+    """How baseline and student were optimised, side by side: equal steps are not equal means."""
+    keys = [key for key in settings[STUDENT] if key != "milestones" or settings[STUDENT][key]]
+    rows = [
+        [name, str(steps.get(f"{name}_steps", "unknown")), *(str(own[key]) for key in keys)]
+        for name, own in settings.items()
+    ]
+    note = "Steps include those behind the weights that a network starts from."
+    if init is not None:
+        note += " The student starts from distill.init, the baseline from random weights."
+    columns = ["model", "steps", *(key.replace("_", " ") for key in keys)]
+    return {"title": "Optimisation", "columns": columns, "rows": rows, "note": note}
 
 
 def _timings(timings: Mapping[str, Any], cost: Mapping[str, Any]) -> list[Table]:

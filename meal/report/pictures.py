@@ -132,7 +132,11 @@ def training_curves(curves: Mapping[str, pd.DataFrame]) -> Picture:
     losses.set_title("losses of the student", fontsize=9)
     losses.legend()
     if adversarial:
-        draw(axes[1], student, "discriminator_accuracy", COLOURS[STUDENT])
+        draw(axes[1], student, "discriminator_accuracy", COLOURS[STUDENT], label="all, in training")
+        held_out = "validation_discriminator_accuracy"
+        if held_out in student:
+            draw(axes[1], student, held_out, COLOURS[ENSEMBLE], label="logits, held out")
+        axes[1].legend(fontsize=7)
         axes[1].axhline(50, color=COLOURS[BASELINE], linestyle=":", linewidth=1)
         axes[1].set_title("accuracy of the discriminators (%)", fontsize=9)
     for model, rows in curves.items():

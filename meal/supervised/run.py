@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -30,6 +31,7 @@ from meal.training.validation import validator
 from meal.views.batches import Visits, steps_per_epoch
 from meal.views.families import view_family
 from meal.views.pipelines import PlainPipeline, ViewPipeline
+from meal.views.settings import ViewsSlice
 
 LOGGER = logging.getLogger(__name__)
 
@@ -89,8 +91,9 @@ def train_supervised(
         curve: the file of the training curve; None for no file.
         logger: the tracker that receives it, too.
     """
-    settings, seed = config.training, derive_seed(config.network.seed, purpose)
+    settings = config.training
     assert settings is not None
+    seed, views = _draws(config, purpose)
     spec = specify(config.network, data)
     known = len(data.training_rows("labelled"))
     if settings.batch_size > known:
@@ -104,7 +107,7 @@ def train_supervised(
     check_memory(spec, device, batch_size, settings.precision)
     check_structure(spec)
     network = build(spec, seed)
-    pipeline = ViewPipeline(PlainPipeline.of(data, "train", device), view_family(config.views))
+    pipeline = ViewPipeline(PlainPipeline.of(data, "train", device), view_family(views))
     labels = data.labels("train").to(device)
     steps = steps_per_epoch(len(pipeline), settings.batch_size)
     labelled, shuffle = data.training_rows("labelled"), derive_seed(seed, Purpose.SHUFFLE)
@@ -130,3 +133,16 @@ def train_supervised(
             logger=logger,
         )
     )
+
+
+def _draws(config: SupervisedSlice, purpose: Purpose) -> tuple[int, ViewsSlice]:
+    """The seed of a network's weights and orders, and its views.
+
+    Both depend on its name: teachers that see the same images in the same order make more of the
+    same errors. The baseline sees the views that the student sees.
+    """
+    number = zlib.crc32(config.name.encode())
+    seed, views = derive_seed(config.network.seed, purpose, number), config.views
+    if purpose is Purpose.TEACHER:
+        views = views.model_copy(update={"seed": derive_seed(views.seed, purpose, number)})
+    return seed, views

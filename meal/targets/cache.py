@@ -107,8 +107,18 @@ class TargetCache:
         return rows[images] if isinstance(images, slice) else rows.take(images, axis=0)
 
 
-def moments_entry(mean: Array, std: Array) -> dict[str, list[float]]:
-    """Mean and std `(D,)` of a block, as stored in the manifest."""
+def sums(values: Array) -> Array:
+    """The sums of a block's values `(N, D)`, and of their squares: `(2, D)`, float64."""
+    exact = values.astype(np.float64)
+    return np.stack([exact.sum(axis=0), (exact**2).sum(axis=0)])
+
+
+def moments_entry(sums: Array, count: int) -> dict[str, list[float]]:
+    """Mean and std `(D,)` of `count` values, as the manifest holds them, from their `sums`."""
+    mean, square = sums / count
+    std = np.sqrt(np.maximum(square - mean**2, 0))
+    # A constant value carries no information: dividing by one keeps it at zero.
+    std = np.where(std > 1e-6 * np.maximum(1.0, np.abs(mean)), std, 1.0)
     return {"mean": mean.tolist(), "deviation": std.tolist()}
 
 

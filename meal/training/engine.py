@@ -38,15 +38,18 @@ class Trained:
         spec: the network's specification.
         state: its state after the epoch that `keep` names.
         history: the metrics of each epoch.
+        steps: behind the state, those of the weights that it started from included; None if they
+            are not known.
     """
 
     spec: NetworkSpec
     state: dict[str, Tensor]
     history: History
+    steps: int | None = None
 
     def save(self, folder: Path, curve: Path) -> None:
         """Write specification and state to `folder`, and the history to `curve` (CSV)."""
-        save(folder, self.spec, self.state)
+        save(folder, self.spec, self.state, self.steps)
         write_csv(curve, self.history)
 
 
@@ -94,8 +97,7 @@ class Run:
         checkpoints: of this run.
         curve: the CSV file of the history, rewritten after each epoch; None for no file.
         logger: the tracker that receives the history, too.
-        ema: decay of a moving average of the weights, which replaces them for validation and in
-            the result; 0 for none.
+        start_steps: those behind the weights that it starts from; None if they are not known.
     """
 
     title: str
@@ -109,7 +111,7 @@ class Run:
     checkpoints: Checkpoints
     curve: Path | None = None
     logger: Logger = "none"
-    ema: float = 0.0
+    start_steps: int | None = 0
 
 
 def train(run: Run) -> Trained:
@@ -156,9 +158,10 @@ class _Trainer:
         self._optimizer = make_optimizer(run.objective)
         self._schedules = [group.optimisation for group in run.objective.parameter_groups()]
         self._average: AveragedModel | None = None
-        if run.ema:
+        if run.settings.ema:
+            average = get_ema_multi_avg_fn(run.settings.ema)
             self._average = AveragedModel(
-                run.objective.network, multi_avg_fn=get_ema_multi_avg_fn(run.ema), use_buffers=True
+                run.objective.network, multi_avg_fn=average, use_buffers=True
             )
         # The network that is validated and returned.
         self._kept = run.objective.network if self._average is None else self._average.module
@@ -183,7 +186,8 @@ class _Trainer:
                 self._end_epoch(bar)
                 self._leave_if_asked(interruption)
         state = self._state() if self._best is None else self._best
-        return Trained(run.spec, state, self._history)
+        steps = None if run.start_steps is None else run.start_steps + total
+        return Trained(run.spec, state, self._history, steps)
 
     def _train_epoch(self, bar: Progress, interruption: Interruption) -> None:
         """Run the remaining steps of the epoch."""

@@ -49,10 +49,12 @@ class Training(Optimisation):
 
     `batch_size` counts images. `keep` is the epoch whose weights are the result: the last, or the
     one with the lowest validation error. A schedule that ends low has its best weights at the end,
-    and the best of many epochs on few validation images is best by chance.
+    and the best of many epochs on few validation images is best by chance. `ema` is the decay of a
+    moving average of the weights, which then replaces them; 0 for none.
     """
 
     epochs: Annotated[Integer, Field(ge=1, le=100_000)]
     batch_size: Annotated[Integer, Field(ge=2, le=65_536)]
     precision: Literal["float32", "bfloat16"] = "float32"
     keep: Literal["last", "best"] = "last"
+    ema: Fraction = 0.0

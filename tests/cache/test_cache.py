@@ -88,6 +88,33 @@ def test_moments_count_every_view_of_every_image_once(data: Prepared, tmp_path: 
         assert np.allclose(std, values.std(axis=0), rtol=1e-4)
 
 
+def test_an_output_beyond_float16_names_the_teacher(
+    data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = build.view_outputs
+
+    def huge(*arguments: Any) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        for start, stop, outputs in whole(*arguments):
+            yield start, stop, {**outputs, "logits": 1e6 * outputs["logits"]}
+
+    monkeypatch.setattr(build, "view_outputs", huge)
+    said = r"cache of one: logits has values up to .*e\+0.*cache.dtype=float16.*float32"
+    with pytest.raises(UserError, match=said):
+        make_cache(data, tmp_path / "half", "one")
+    make_cache(data, tmp_path / "full", "one", dtype="float32")
+
+
+def test_without_a_cache_and_blocks_nothing_is_answered(
+    data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: Any) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        raise AssertionError("a teacher answered in vain")
+
+    monkeypatch.setattr(build, "view_outputs", never)
+    cache = make_cache(data, tmp_path, "one", enabled=False, blocks=0)
+    assert cache.blocks == [] and (cache.folder / "network").is_dir()
+
+
 def test_float16_is_rounded_float32(data: Prepared, tmp_path: Path) -> None:
     half = make_cache(data, tmp_path / "a")
     full = make_cache(data, tmp_path / "b", dtype="float32")
@@ -266,11 +293,26 @@ def test_mean_gives_the_mean_of_all_teachers(ensemble: Ensemble) -> None:
     assert np.array_equal(targets.logits.numpy(), ensemble.mean.array("logits")[0, ROWS.numpy()])
     values, rows = targets.blocks[1]
     assert rows is None
-    assert np.allclose(values.numpy(), ensemble.mean.array("block1")[0, ROWS.numpy()], atol=1e-6)
+    mean, std = (part.numpy() for part in ensemble.mean.moments(1))
+    stored = ensemble.mean.array("block1")[0, ROWS.numpy()]
+    assert np.allclose(values.numpy(), (stored - mean) / std, atol=1e-6)
 
 
-def test_standardised_targets_have_mean_zero_and_std_one(ensemble: Ensemble) -> None:
-    reader = TargetReader(ensemble, distill_settings(), seed=4, device=CPU)
+def test_the_mean_of_blocks_knows_its_own_moments(ensemble: Ensemble) -> None:
+    """The mean of three blocks that are hardly correlated has a std far below one."""
+    stored = ensemble.mean.array("block2").reshape(-1, 16).astype(np.float64)
+    mean, std = (part.numpy() for part in ensemble.mean.moments(2))
+    assert np.allclose(mean, stored.mean(axis=0), atol=1e-5)
+    assert np.allclose(std, stored.std(axis=0), rtol=1e-4)
+    assert std.mean() < 0.9
+
+
+@pytest.mark.parametrize("selection", ["random", "mean"])
+def test_standardised_targets_have_mean_zero_and_std_one(
+    selection: str, ensemble: Ensemble
+) -> None:
+    settings = distill_settings(selection=selection)
+    reader = TargetReader(ensemble, settings, seed=4, device=CPU)
     values = torch.cat([ask(reader, torch.arange(96), v, 0).blocks[2][0] for v in range(3)])
     assert values.mean(dim=0).abs().max() < 1e-4
     std = values.std(dim=0, correction=0)

@@ -103,5 +103,5 @@ def test_a_broken_recipe_is_one_line_and_breaks_no_other(
 
 
 def test_a_method_does_not_keep_the_start_of_another() -> None:
-    for name in ("kd", "meal", "meal-single", "meal-official"):
+    for name in ("kd", "meal-blocks", "meal-official", "meal-official-single"):
         assert yaml.safe_load((RECIPES / f"{name}.yaml").read_text())["distill"]["init"] == "none"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -113,7 +114,8 @@ def test_the_total_by_hand() -> None:
     logits, blocks = reference.student(images)
     soft = F.softmax(targets.logits / 2, dim=1)
     similarity = 2.0 * 4 * -(soft * F.log_softmax(logits / 2, dim=1)).sum(dim=1).mean()
-    adversarial = discriminate(reference.discriminators["logits"], logits, targets.logits)[0]
+    seen = [side - side.mean(dim=1, keepdim=True) for side in (logits, targets.logits)]
+    adversarial = discriminate(reference.discriminators["logits"], *seen)[0]
     for block, weight in ((1, 0.1), (2, 0.2), (3, 0.3)):
         values = blocks[block]
         values = (values - values.mean(dim=0)) / (values.var(dim=0, correction=0) + 1e-5).sqrt()
@@ -277,7 +279,7 @@ def test_a_step_with_nothing_to_compare_has_a_zero_gradient_and_no_error() -> No
     assert all(not grad.any() for grad in grads)
 
 
-def test_standardised_logits_are_compared_but_raw_ones_are_discriminated() -> None:
+def test_standardised_logits_are_compared_but_centred_ones_are_discriminated() -> None:
     changes: dict[str, Any] = {"blocks": [], "temperature": 2.0, "adversarial": "minimax"}
     method = objective(standardise_logits=True, **changes)
     images, labels, targets = batch()
@@ -290,8 +292,34 @@ def test_standardised_logits_are_compared_but_raw_ones_are_discriminated() -> No
     soft = F.softmax(standard(targets.logits) / 2, dim=1)
     expected = 4 * -(soft * F.log_softmax(standard(logits) / 2, dim=1)).sum(dim=1).mean()
     assert parts["similarity"].item() == pytest.approx(expected.item(), rel=1e-5)
-    raw = discriminate(method.discriminators["logits"], logits, targets.logits)[0]
-    assert parts["discriminator"].item() == pytest.approx(raw.item(), rel=1e-5)
+    centred = [side - side.mean(dim=1, keepdim=True) for side in (logits, targets.logits)]
+    seen = discriminate(method.discriminators["logits"], *centred)[0]
+    assert parts["discriminator"].item() == pytest.approx(seen.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_discriminators_do_not_see_the_mean_logit(mode: str) -> None:
+    """Softmax ignores it, so it would tell the sides apart by what is no output."""
+    images, labels, targets = batch()
+    shifted = replace(targets, logits=targets.logits + 100.0 * torch.arange(len(images))[:, None])
+    losses = [
+        objective(blocks=[], adversarial=mode)(images, labels, each)[1]["discriminator"].item()
+        for each in (targets, shifted)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_held_out_accuracy_by_hand() -> None:
+    method = objective(blocks=[], adversarial="minimax")
+    judge = nn.Linear(3, 1, bias=False)  # says teacher where the first centred logit is above 0
+    judge.weight = nn.Parameter(torch.tensor([[1.0, 0.0, 0.0]]))
+    method.compared["logits"].discriminator = judge  # type: ignore[assignment]
+    student = torch.tensor([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [1.0, 3.0, 2.0], [-1.0, 0.0, 5.0]])
+    teachers = [torch.tensor([[5.0, 3.0, 1.0]] * 4), torch.tensor([[5.0, 6.0, 7.0]] * 4)]
+    # Right about three of four for the student, all of one teacher, and none of the other.
+    expected = 100 * ((3 + 4) / 8 + (3 + 0) / 8) / 2
+    assert method.held_out_accuracy(student, teachers) == pytest.approx(expected)
+    assert objective(adversarial="off").held_out_accuracy(student, teachers) is None
 
 
 SIZES = {"wide": {1: 24, 2: 40}, "narrow": {1: 4}}  # channels of two teachers' blocks

@@ -120,11 +120,15 @@ def test_a_block_that_the_student_lacks_is_reported(
 def test_a_float32_cache_and_online_teachers_give_the_same_bytes(
     selection: str, data: Prepared, tmp_path: Path
 ) -> None:
+    """The blocks of the mean need a cache: `configure` refuses them without one."""
     cached = make_ensemble(data, tmp_path / "cached", dtype="float32")
     online = make_ensemble(data, tmp_path / "online", enabled=False)
     assert not (online.folder / "one" / "logits.npy").exists()
-    from_cache = run(data, cached, tmp_path / "a", selection=selection)
-    assert_same(from_cache, run(data, online, tmp_path / "b", selection=selection))
+    changes: dict[str, Any] = {"selection": selection}
+    if selection == "mean":
+        changes["blocks"] = []
+    from_cache = run(data, cached, tmp_path / "a", **changes)
+    assert_same(from_cache, run(data, online, tmp_path / "b", **changes))
 
 
 def test_a_float16_cache_changes_results_only_by_rounding(data: Prepared, tmp_path: Path) -> None:
@@ -141,7 +145,7 @@ def test_a_float16_cache_changes_results_only_by_rounding(data: Prepared, tmp_pa
 
 def test_a_student_learns_from_top_k_targets(data: Prepared, tmp_path: Path) -> None:
     ensemble = make_ensemble(data, tmp_path, top_k=2)
-    history = run(data, ensemble, tmp_path / "w").history
+    history = run(data, ensemble, tmp_path / "w", epochs=8).history
     assert history[-1]["similarity"] < history[0]["similarity"]
 
 
@@ -156,14 +160,13 @@ def test_a_student_learns_from_projected_blocks(mode: str, data: Prepared, tmp_p
 
 def test_online_teachers_see_mixed_images(data: Prepared, tmp_path: Path) -> None:
     ensemble = make_ensemble(data, tmp_path, enabled=False)
+    changes: dict[str, Any] = {"selection": "mean", "blocks": [], "adversarial": "off", "epochs": 8}
     plain, mixed, again = (
-        run(
-            data, ensemble, tmp_path / name, selection="mean", label_weight=0.5, mixup=mixup
-        ).history
+        run(data, ensemble, tmp_path / name, label_weight=0.5, mixup=mixup, **changes).history
         for name, mixup in (("a", 0.0), ("b", 0.5), ("c", 0.5))
     )
     assert mixed == again != plain
-    assert mixed[-1]["similarity"] < mixed[0]["similarity"]
+    assert mixed[-1]["loss"] < mixed[0]["loss"]
 
 
 def test_a_student_can_start_from_weights(

@@ -18,6 +18,8 @@ def softmax(values: torch.Tensor) -> torch.Tensor:
 def formula(name: str, tau: float) -> torch.Tensor:
     p, q = softmax(TEACHER / tau), softmax(STUDENT / tau)
     soft_difference = softmax(STUDENT) - softmax(TEACHER)
+    alike = [side @ side.T for side in (STUDENT, TEACHER)]
+    own, theirs = (each / each.square().sum(dim=1, keepdim=True).sqrt() for each in alike)
     return {
         # The official code's loss: the negated sum over classes, averaged over images.
         "ce": -(p * q.log()).sum(dim=1).mean() * tau**2,
@@ -26,6 +28,7 @@ def formula(name: str, tau: float) -> torch.Tensor:
         "l2": (STUDENT - TEACHER).square().mean(),
         "l1_soft": soft_difference.abs().mean(),
         "l2_soft": soft_difference.square().mean(),
+        "relations": (own - theirs).square().sum() / 2,  # of two images
     }[name]
 
 
@@ -62,3 +65,13 @@ def test_standardised_logits_have_mean_zero_and_std_one_for_each_image() -> None
     assert standard[0].tolist() == pytest.approx([value / std for value in expected], rel=1e-6)
     # The teacher's scale and shift are gone; only the relations between classes are left.
     assert torch.allclose(standardise_logits(3 * TEACHER + 5), standard, atol=1e-6)
+
+
+def test_relations_need_no_common_axes() -> None:
+    """A rotation and another scale leave the relations between images as they are."""
+    rotation = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]).double()
+    relations = LOSSES["relations"]
+    assert float(relations(3 * TEACHER @ rotation, TEACHER)) == pytest.approx(0, abs=1e-12)
+    assert float(relations(STUDENT, TEACHER)) > 0.01
+    fewer = TEACHER[:, :2]  # of another size
+    assert float(relations(fewer, TEACHER)) >= 0

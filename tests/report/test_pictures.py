@@ -66,6 +66,7 @@ def curves(teachers: int, epochs: int, adversarial: bool) -> dict[str, pd.DataFr
     student = {**rows, "similarity": np.linspace(2, 1, epochs)}
     if adversarial:
         student |= {"discriminator": 1.3, "discriminator_accuracy": np.linspace(90, 50, epochs)}
+        student["validation_discriminator_accuracy"] = student["discriminator_accuracy"] - 5
     made = {"student": pd.DataFrame(student), "baseline": pd.DataFrame(rows)}
     return made | {f"teachers/t{k}": pd.DataFrame(rows) + k for k in range(teachers)}
 
@@ -77,7 +78,8 @@ def params(teachers: int) -> ReportSlice:
     given["networks"] |= {name: {"arch": "vgg19", "width": 0.5} for name in given["teachers"]}
     checked = Params.model_validate(given)
     given = checked.model_dump(mode="json", exclude={"runtime"})
-    return ReportSlice(params=given, changed=changed(checked))
+    training = {name: checked.baseline_training.model_dump() for name in ("baseline", "student")}
+    return ReportSlice(params=given, changed=changed(checked), training=training)
 
 
 def write(
