@@ -1,4 +1,4 @@
-"""Train the student's network on labels, for as many steps as the student."""
+"""Train the student's network on labels, optimised like the student."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class CacheBuild:
             for leftover in work.path.glob(".*.npy.*"):
                 leftover.unlink()
         _announce(config, images, self._layout, work.path)
-        # Without a cache and without blocks, the views would be answered in vain.
+        # Without a cache and without blocks, nothing would be kept of the views.
         views = config.view_count if self._layout or blocks.block_sizes else 0
         self._shard, self._parts = shard, divide(views, images)
 
@@ -134,11 +134,15 @@ class CacheBuild:
         if not np.issubdtype(values.dtype, np.floating):
             return
         largest, most = float(np.abs(values).max()), float(np.finfo(dtype).max)
-        if not largest <= most:  # or not a number
+        if not np.isfinite(largest):
+            raise UserError(
+                f"cache of {self._config.name}: {name} has values that are not finite; look at the "
+                f"weights of {self._config.name}"
+            )
+        if largest > most:
             raise UserError(
                 f"cache of {self._config.name}: {name} has values up to {largest:.3g}, and "
-                f"cache.dtype={dtype.name} holds {most:.3g} at most; set cache.dtype: float32, or "
-                f"train {self._config.name} again if that is no sensible output"
+                f"cache.dtype={dtype.name} holds {most:.3g} at most; set cache.dtype: float32"
             )
 
     def finish(self, folder: Path) -> TargetCache:

@@ -43,6 +43,8 @@ def checked_slices(params: Params, source: str) -> Slices:
 def warnings(params: Params) -> Iterator[str]:
     """What is allowed, but seldom meant."""
     parts = {"teaching": params.teaching, "distill": params.distill}
+    if params.baseline.model_extra:
+        parts["baseline"] = params.baseline_training
     rates: dict[str, Schedule] = {**parts, "distill.discriminator": params.distill.discriminator}
     for key, rate in rates.items():
         epochs = parts[key.partition(".")[0]].epochs

@@ -20,19 +20,20 @@ def changed(params: Params) -> dict[str, Any]:
     }
     return {
         key: value
-        for key, value in flat(params).items()
+        for key, value in given(params).items()
         if defaults.get(key, ...) != value and ".".join(key.split(".")[:2]) not in unused
     }
 
 
-def flat(params: Params) -> dict[str, Any]:
-    """All parameters but `runtime`, their keys joined by dots."""
+def given(params: Params) -> dict[str, Any]:
+    """All parameters but `runtime`, by their keys."""
+    return flat(params.model_dump(mode="json", exclude={"runtime"}))
 
-    def walk(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in values.items():
-            nested = isinstance(value, dict) and value
-            found |= walk(value, f"{prefix}{key}.") if nested else {prefix + key: value}
-        return found
 
-    return walk(params.model_dump(mode="json", exclude={"runtime"}), "")
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested mappings, with their keys joined by dots."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        nested = isinstance(value, Mapping) and value
+        found |= flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+    return found

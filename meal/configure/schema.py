@@ -150,7 +150,7 @@ class Params(Section):
         if self.distill.blocks and self.distill.selection == "mean" and not self.cache.enabled:
             raise ValueError(
                 "cache.enabled=false: blocks of selection: mean are standardised with moments that "
-                "only a cache has; allowed: cache.enabled: true, selection: random, or "
+                "only a cache has; allowed: cache.enabled: true, another selection, or "
                 "distill.blocks: []"
             )
         if any(block > self.cache.blocks for block in self.distill.blocks):

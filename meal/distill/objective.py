@@ -14,7 +14,7 @@ The discriminators minimise the unweighted sum in every mode, in the same backwa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from meal.targets.ensemble import MEAN
 from meal.training.engine import Objective, ParameterGroup
 
 LOGITS = "logits"
+_HELD_OUT = 4096  # images judged at once, to bound memory
 
 
 class DistillationObjective(Objective):
@@ -112,27 +113,26 @@ class DistillationObjective(Objective):
         return total, parts
 
     @torch.no_grad()
-    def held_out_accuracy(self, student: Tensor, teachers: Sequence[Tensor]) -> float | None:
+    def held_out_accuracy(self, student: Tensor, teacher: Tensor) -> float:
         """How often the logits' discriminator is right about images it was not trained on.
 
         Args:
-            student: the student's logits for them, `(N, C)`.
-            teachers: those of each source of targets, on the same device.
+            student: the student's logits for them, `(N, C)`, on the CPU.
+            teacher: the targets for them, likewise.
 
         Returns:
-            The mean over the teachers and both sides, in percent; None without a discriminator.
+            The mean over both sides, in percent.
         """
         output = self.compared[LOGITS]
-        if output.discriminator is None:
-            return None
+        assert output.discriminator is not None
         if self._log_probabilities:
             student = F.log_softmax(student, dim=1)
-        seen = output.discriminated(student)
-        accuracies = [
-            discriminate(output.discriminator, seen, output.discriminated(teacher))[1]
-            for teacher in teachers
-        ]
-        return 100 * float(torch.stack(accuracies).mean())
+        device = next(output.discriminator.parameters()).device
+        right = torch.zeros((), device=device)
+        for sides in zip(student.split(_HELD_OUT), teacher.split(_HELD_OUT), strict=True):
+            own, theirs = (output.discriminated(side.to(device)) for side in sides)
+            right += discriminate(output.discriminator, own, theirs)[1] * len(own)
+        return 100 * float(right) / len(student)
 
     def _pairs(self, logits: Tensor, blocks: dict[int, Tensor], targets: Targets) -> list[Pair]:
         """The outputs for which this step has targets, in float32."""

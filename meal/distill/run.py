@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from meal.core.seeds import Purpose, derive_seed
 from meal.data.pools import check_pool, labelled_in_batch
 from meal.data.prepared import Prepared
 from meal.distill.mixup import mix
-from meal.distill.objective import DistillationObjective
+from meal.distill.objective import LOGITS, DistillationObjective
 from meal.distill.settings import Distill, DistillSlice
 from meal.distill.teachers import TargetBatch, TargetReader, Targets
 from meal.metrics import Floats
@@ -26,7 +25,7 @@ from meal.models.spec import NetworkSpec, specify
 from meal.targets.ensemble import MEAN, Ensemble
 from meal.training.checkpoints import Checkpoints
 from meal.training.engine import Run, Trained, train
-from meal.training.validation import validator
+from meal.training.validation import Measure, validator
 from meal.views.batches import Visits, steps_per_epoch
 from meal.views.families import view_family
 from meal.views.pipelines import PlainPipeline, ViewPipeline
@@ -69,7 +68,7 @@ def distill(
             start_steps=_start_steps(settings),
             steps_per_epoch=steps_per_epoch(len(pipeline), settings.batch_size),
             batches=distillation_batches(config, data, ensemble, pipeline, seed),
-            validate=validator(data, device, _discriminator_accuracy(objective, ensemble, device)),
+            validate=validator(data, device, _discriminator_accuracy(objective, ensemble)),
             checkpoints=checkpoints,
             curve=curve,
             logger=logger,
@@ -82,25 +81,24 @@ def _start_steps(settings: Distill) -> int | None:
     return training_steps(locate(settings.init, "distill.init")) if settings.init else 0
 
 
-def _discriminator_accuracy(
-    objective: DistillationObjective, ensemble: Ensemble, device: torch.device
-) -> Callable[[Floats], dict[str, float]]:
-    """From the student's logits for the validation images to how well it is told from its teachers.
+def _discriminator_accuracy(objective: DistillationObjective, ensemble: Ensemble) -> Measure | None:
+    """From the student's logits for the validation images to the accuracy of their discriminator.
 
-    Their discriminators have seen neither these images nor the teachers' outputs for them.
+    The discriminator has seen neither these images nor the teachers' logits for them. None if there
+    is no discriminator for logits.
     """
-    with_targets = (
-        [ensemble.mean] if objective.method.selection == MEAN else ensemble.members.values()
-    )
-    targets = [
-        torch.from_numpy(np.array(cache.plain_logits("validation"))).to(device)
-        for cache in with_targets
-    ]
+    if LOGITS not in objective.discriminators:
+        return None
+    mean = objective.method.selection == MEAN
+    caches = [ensemble.mean] if mean else [*ensemble.members.values()]
+    targets = [torch.from_numpy(cache.plain_targets("validation")) for cache in caches]
+    weights = [1.0] if mean else ensemble.weights
 
     def measure(logits: Floats) -> dict[str, float]:
-        student = torch.from_numpy(logits).to(device, torch.float32)
-        accuracy = objective.held_out_accuracy(student, targets)
-        return {} if accuracy is None else {"discriminator_accuracy": round(accuracy, 2)}
+        student = torch.from_numpy(logits).float()
+        accuracies = [objective.held_out_accuracy(student, teacher) for teacher in targets]
+        accuracy = sum(w * each for w, each in zip(weights, accuracies, strict=True))
+        return {"discriminator_accuracy": round(accuracy, 2)}
 
     return measure
 

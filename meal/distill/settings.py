@@ -85,10 +85,11 @@ class Method(Section):
 
     @model_validator(mode="after")
     def _relations_fit(self) -> Method:
-        if self.similarity.blocks == "relations" and self.selection == "random_per_image":
+        relations = self.similarity.blocks == "relations" and self.blocks
+        if relations and self.selection == "random_per_image":
             raise ValueError(
-                "similarity.blocks='relations': images of different teachers have no relation; "
-                "allowed: selection: random or mean"
+                "similarity.blocks='relations': targets of different teachers have no relation to "
+                "each other; allowed: selection: random or mean, or blocks: []"
             )
         return self
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -58,8 +59,9 @@ def relations(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Ten
     The values of the two sides need no common axes: each side has its own matrix of inner products
     `(N, N)`, with rows of unit length (Tung and Mori, ICCV 2019; their sum, divided by N).
     """
-    own, theirs = (F.normalize(side @ side.T, dim=1) for side in (student, teacher))
-    return (own - theirs).square().sum(dim=1).mean()
+    with torch.autocast(student.device.type, enabled=False):  # bfloat16 is too coarse for products
+        own, theirs = (F.normalize(side @ side.T, dim=1) for side in (student, teacher))
+        return (own - theirs).square().sum(dim=1).mean()
 
 
 def standardise_logits(logits: Tensor) -> Tensor:

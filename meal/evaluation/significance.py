@@ -76,10 +76,12 @@ def paired_bootstrap(differences: Floats, seed: int = 0) -> Interval:
 def seeds_difference(first: Floats, second: Floats, extra: float = 0.0) -> Interval:
     """The mean of the first runs minus that of the second, with its interval over images and seeds.
 
-    The runs of the two sides share the images, but no seed: the variance is the sum of that of the
-    images and, as in Welch's test (1947), that of the seeds of each side. What a seed changes on
-    single images is in both, so it is subtracted once. The degrees of freedom are Satterthwaite's
-    (1946), so that few seeds widen the interval as Student's t does.
+    The runs of the two sides share the images, and their seeds count as independent: the variance
+    is the sum of that of the images and, as in Welch's test (1947), that of the seeds of each side.
+    What a seed changes on single images is in both, so it is subtracted once. The degrees of
+    freedom follow Satterthwaite (1946), so that few seeds widen the interval as Student's t does;
+    the variance of seeds enters them as the geometric mean of its value before and after that
+    subtraction, which comes closest to 95% coverage.
 
     Args:
         first: a value for each run and image, `(S, N)`.
@@ -89,14 +91,15 @@ def seeds_difference(first: Floats, second: Floats, extra: float = 0.0) -> Inter
     sides = [np.atleast_2d(np.asarray(side, dtype=np.float64)) for side in (first, second)]
     of_images = sides[0].mean(axis=0) - sides[1].mean(axis=0)
     images = len(of_images)
-    variance = float(of_images.var(ddof=1)) / images + extra
-    uncertain = variance**2 / (images - 1)  # the sum of squared variances over degrees of freedom
+    degrees = max(1, images - 1)
+    variance = float(of_images.var()) / degrees + extra
+    uncertain = variance**2 / degrees  # the sum of squared variances over degrees of freedom
     for side in sides:
         seeds, of_seeds = len(side), side.mean(axis=1, keepdims=True)
         if seeds > 1:
             whole = float(of_seeds.var(ddof=1)) / seeds
             rest = side - side.mean(axis=0) - of_seeds + of_seeds.mean()
-            on_images = float((rest**2).sum()) / ((seeds - 1) * (images - 1) * images * seeds)
+            on_images = float((rest**2).sum()) / ((seeds - 1) * degrees * images * seeds)
             own = max(0.0, whole - on_images)
             variance += own
             uncertain += own * whole / (seeds - 1)
@@ -149,8 +152,8 @@ def unpaired_difference(first: Sequence[float], second: Sequence[float], images:
     """The first errors minus the second, in points, for when predictions are not available.
 
     The interval is that of two independent proportions (Agresti and Caffo, 2000); for several runs,
-    the variance of each side's mean is added (Welch, 1947). It is wider than it would have to be:
-    without predictions, nobody can tell what seeds change on single images.
+    the variance of each side's mean is added (Welch, 1947). It is wider than necessary: without
+    predictions, nobody can tell what seeds change on single images.
 
     Args:
         first: the error of each run, in percent.

@@ -74,7 +74,7 @@ def measure(
         if exported is not None:
             session, inputs = exported
             pixels = np.zeros((size, inputs.size, inputs.size, inputs.channels), np.uint8)
-            sides[ONNX] = partial(run, session, pixels, inputs.dtype)
+            sides[ONNX] = partial(run, session, pixels, inputs)
         seconds[size], taken, alike = _steady(sides, repeats, device)
         rounds, steady = max(rounds, taken), steady and alike
     named = sorted(seconds[1], key=["student", ONNX, "ensemble", *members].index)

@@ -38,8 +38,8 @@ def compare(first: str, second: str, model: str = STUDENT) -> str:
         before, after = read_snapshots(repo, first), read_snapshots(repo, second)
         if len(before) != len(after):
             raise UserError(
-                f"{first} names {len(before)} runs, {second} {len(after)}: runs with several seeds "
-                "are compared pair by pair"
+                f"{first} names {len(before)} runs, {second} {len(after)}: name as many of each, "
+                "in the order of their seeds"
             )
         for snapshot in (*before, *after):
             stale = snapshot.freshness.stale

@@ -13,7 +13,7 @@ from meal.core.errors import UserError
 from meal.core.paths import METRICS, PARAMS, VALIDATION
 from meal.core.text import printable
 from meal.experiments.repository import open_repository
-from meal.experiments.runs import content, flat, is_fresh
+from meal.experiments.runs import content, is_fresh, shown
 
 _KEY = "Errors of the student in percent; points by which it is better than baseline and ensemble."
 _NARROWEST = 70  # characters of a line that are always shown
@@ -63,14 +63,14 @@ def list_experiments(revisions: Sequence[str], width: int | None) -> str:
 
 
 def _params(data: Any) -> dict[str, Any]:
-    return flat(content(data.params if data else None, PARAMS.name))
+    return shown(content(data.params if data else None, PARAMS.name))
 
 
 def _numbers(repo: Repo, state: Any) -> dict[str, str]:
     """The numbers of one state; `-` where they are not those of its parameters."""
     found = dict.fromkeys(_COLUMNS, "-")
     for heading, (file, key) in _COLUMNS.items():
-        value = flat(content(state.data.metrics if state.data else None, file)).get(key)
+        value = shown(content(state.data.metrics if state.data else None, file)).get(key)
         known = isinstance(value, (int, float))
         if known and (state.rev == "workspace" or is_fresh(repo, state.rev, file)):
             found[heading] = f"{value:.2f}"

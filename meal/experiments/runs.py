@@ -12,6 +12,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import SCMError
 
+from meal.configure.defaults import flat
 from meal.core.errors import UserError
 from meal.core.paths import METRICS, PARAMS, SCORES
 from meal.experiments.freshness import LOCK, folder_reader, freshness
@@ -46,9 +47,9 @@ def read_runs(revisions: Sequence[str], file: str, scores: Sequence[str]) -> pd.
         raise UserError(f"{' '.join(revisions)}: {error}") from None
     for commit in commits:
         for state in _finished(commit):
-            found = flat(_read(repo, state.rev, file))
+            found = shown(_read(repo, state.rev, file))
             if set(scores) <= found.keys() and is_fresh(repo, state.rev, file):
-                params = flat(content(state.data.params, PARAMS.name))
+                params = shown(content(state.data.params, PARAMS.name))
                 params = {key: "null" if value is None else value for key, value in params.items()}
                 rows.append({**params, **{score: float(found[score]) for score in scores}})
     if not rows:
@@ -93,12 +94,9 @@ def content(files: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
     return ((files or {}).get(name) or {}).get("data") or {}
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys joined by dots; lists as text."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = str(value) if isinstance(value, list) else value
-    return found
+def shown(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values by their joined keys; lists and empty mappings as text."""
+    return {
+        key: str(value) if isinstance(value, (list, Mapping)) else value
+        for key, value in flat(values).items()
+    }

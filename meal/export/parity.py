@@ -72,7 +72,7 @@ def measure(module: nn.Module, session: Any, data: Prepared, inputs: Input) -> P
     total = data.count("test")
     with Progress("compare PyTorch and ONNX Runtime", total, "images") as progress:
         for pixels in split_pixels(data, "test", inputs, lcm(*BATCHES)):
-            expected = _in_torch(module, pixels, inputs.dtype)
+            expected = _in_torch(module, pixels, inputs)
             if not np.isfinite(expected).all():
                 raise UserError(
                     "the student's probabilities are not finite; fix: dvc repro distill"
@@ -82,7 +82,7 @@ def measure(module: nn.Module, session: Any, data: Prepared, inputs: Input) -> P
             for size in BATCHES:
                 found = np.concatenate(
                     [
-                        run(session, pixels[start : start + size], inputs.dtype)
+                        run(session, pixels[start : start + size], inputs)
                         for start in range(0, len(pixels), size)
                     ]
                 )
@@ -104,10 +104,8 @@ def split_pixels(data: Prepared, split: Split, inputs: Input, size: int) -> Iter
 
 
 @torch.inference_mode()
-def _in_torch(module: nn.Module, pixels: Pixels, dtype: str) -> Probabilities:
-    images = torch.from_numpy(pixels)
-    if dtype == "float32":
-        images = images.float() / 255
+def _in_torch(module: nn.Module, pixels: Pixels, inputs: Input) -> Probabilities:
+    images = torch.from_numpy(inputs.fed(pixels))
     batches = [module(part) for part in images.split(max(BATCHES))]
     probabilities: Probabilities = torch.cat(batches).numpy()
     return probabilities

@@ -56,7 +56,7 @@ def test_error(path: Path, data: Prepared, inputs: Input) -> float:
     """The top-1 error of a file on the test images, in percent."""
     session = open_session(path)
     predicted = [
-        run(session, pixels, inputs.dtype).argmax(axis=1)
+        run(session, pixels, inputs).argmax(axis=1)
         for pixels in split_pixels(data, "test", inputs, _BATCH)
     ]
     wrong = np.concatenate(predicted) != data.labels("test").numpy()
@@ -69,4 +69,4 @@ def _calibration(data: Prepared, inputs: Input) -> Iterator[dict[str, Any]]:
         if seen >= _IMAGES:
             return
         seen += len(pixels)
-        yield {"images": pixels if inputs.dtype == "uint8" else pixels.astype(np.float32) / 255}
+        yield {"images": inputs.fed(pixels)}

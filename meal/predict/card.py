@@ -79,6 +79,11 @@ class Input:
         stop = border + self.size
         return pixels[:, border:stop, border:stop]
 
+    def fed(self, pixels: Pixels) -> NDArray[Any]:
+        """What the ONNX file takes for pixels `(N, size, size, C)`."""
+        given = pixels if self.dtype == "uint8" else pixels.astype(np.float32) / np.float32(255)
+        return np.ascontiguousarray(given)
+
     def _in_channels(self, image: Decoded) -> Pixels:
         if self.channels == 3 or image.grey:
             return image.pixels[..., : self.channels]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meal.core.errors import UserError
-from meal.predict.card import CARD, FIX, ONNX, Card, Pixels
+from meal.predict.card import CARD, FIX, ONNX, Card, Input, Pixels
 
 Probabilities = NDArray[np.float32]
 _TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
@@ -48,7 +48,7 @@ class OnnxStudent:
 
     def probabilities(self, pixels: Pixels) -> Probabilities:
         """From pixels `(N, H, W, C)`, 0 to 255, to probabilities `(N, classes)`."""
-        return run(self._session, pixels, self.card.input.dtype)
+        return run(self._session, pixels, self.card.input)
 
 
 def open_session(path: Path, threads: int = 0) -> Any:
@@ -65,8 +65,7 @@ def open_session(path: Path, threads: int = 0) -> Any:
         raise UserError(f"ONNX Runtime cannot read {path}: {reason}") from None
 
 
-def run(session: Any, pixels: Pixels, dtype: str) -> Probabilities:
+def run(session: Any, pixels: Pixels, inputs: Input) -> Probabilities:
     """Probabilities `(N, classes)` of a session for pixels `(N, H, W, C)`, 0 to 255."""
-    images = pixels if dtype == "uint8" else pixels.astype(np.float32) / np.float32(255)
-    answer: Probabilities = session.run(None, {"images": np.ascontiguousarray(images)})[0]
+    answer: Probabilities = session.run(None, {"images": inputs.fed(pixels)})[0]
     return answer

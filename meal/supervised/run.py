@@ -138,8 +138,8 @@ def train_supervised(
 def _draws(config: SupervisedSlice, purpose: Purpose) -> tuple[int, ViewsSlice]:
     """The seed of a network's weights and orders, and its views.
 
-    Both depend on its name: teachers that see the same images in the same order make more of the
-    same errors. The baseline sees the views that the student sees.
+    A teacher's depend on its name: teachers that see the same images in the same order make more
+    of the same errors. The baseline's views are from the family of the student's.
     """
     number = zlib.crc32(config.name.encode())
     seed, views = derive_seed(config.network.seed, purpose, number), config.views

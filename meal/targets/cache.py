@@ -28,7 +28,7 @@ from meal.core.digests import sha256
 from meal.core.errors import UserError
 from meal.core.files import check_file, read_sealed, write_errors, write_sealed
 from meal.data.prepared import Split
-from meal.targets.topk import expand, index_dtype
+from meal.targets.topk import compress, expand, index_dtype
 
 Array = NDArray[Any]
 Memmap = np.memmap[Any, np.dtype[Any]]
@@ -77,6 +77,16 @@ class TargetCache:
     def plain_logits(self, split: Split) -> Array:
         """Logits `(N, C)`, float32, for the plain images of a split."""
         return self.array(f"{split}_logits")
+
+    def plain_targets(self, split: Split) -> Array:
+        """The plain logits `(N, C)`, in the form of those for views: top-k if that is set."""
+        logits = self.plain_logits(split)
+        if not self.manifest["top_k"]:
+            return np.array(logits)
+        log_probabilities = torch.log_softmax(torch.from_numpy(np.array(logits)), dim=1)
+        indices, kept = compress(log_probabilities, self.manifest["top_k"])
+        dtype = self.array("top_probabilities").dtype
+        return expand(indices.numpy(), kept.numpy().astype(dtype), self.classes).numpy()
 
     @property
     def classes(self) -> int:

@@ -38,8 +38,8 @@ class Trained:
         spec: the network's specification.
         state: its state after the epoch that `keep` names.
         history: the metrics of each epoch.
-        steps: behind the state, those of the weights that it started from included; None if they
-            are not known.
+        steps: of the whole run, and of the training behind the weights that it started from; None
+            if those are not known.
     """
 
     spec: NetworkSpec

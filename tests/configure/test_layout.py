@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from dvc.utils.hydra import apply_overrides
 
-from meal.configure.defaults import DEFAULTS, changed, flat
+from meal.configure.defaults import DEFAULTS, changed, given
 from meal.configure.schema import load_params
 from meal.models.settings import Network
 from tests.conftest import ROOT
@@ -61,7 +61,7 @@ def test_what_is_unset_is_a_word_that_dvc_keeps() -> None:
 
 def test_the_defaults_are_those_of_params_yaml() -> None:
     params = load_params(ROOT / "params.yaml")
-    wanted = json.dumps(flat(params), indent=0) + "\n"
+    wanted = json.dumps(given(params), indent=0) + "\n"
     assert DEFAULTS.read_text() == wanted, f"write this into {DEFAULTS}:\n{wanted}"
     assert changed(params) == {}
     networks = {**params.networks, "spare": Network(arch="vgg19")}  # used by nothing

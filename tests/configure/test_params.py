@@ -370,6 +370,8 @@ def slices(raw_params: dict[str, Any], tmp_path: Path, *assignments: str) -> dic
     [
         ("student=mobilenet", {"baseline", "distill", "export", "report"}),
         ("distill.seed=5", {"distill", "export", "report"}),
+        ("baseline.seed=5", {"baseline", "report"}),
+        ("baseline.lr=0.3", {"baseline", "report"}),
         ("distill.epochs=7", {"baseline", "distill", "export", "report"}),
         ("distill.lr=0.3", {"baseline", "distill", "export", "report"}),
         ("export.int8=true", {"export", "report"}),
@@ -396,6 +398,49 @@ def test_the_baseline_is_optimised_like_the_student(
     assert set(training) == set(Training.model_fields)
     assert training == {name: cut["distill"]["distill"][name] for name in training}
     assert (training["epochs"], training["lr"], training["weight_decay"]) == (7, 0.2, 0.1)
+
+
+def test_the_baseline_may_be_optimised_otherwise(
+    raw_params: dict[str, Any], tmp_path: Path
+) -> None:
+    flags = ["distill.lr=0.2", "distill.epochs=7", "baseline.lr=0.3", "baseline.ema=0.9"]
+    cut = slices(raw_params, tmp_path, *flags)
+    training = cut["baseline"]["training"]
+    assert (training["lr"], training["ema"], training["epochs"]) == (0.3, 0.9, 7)
+    shown = cut["report"]["training"]
+    assert (shown["baseline"]["lr"], shown["student"]["lr"]) == (0.3, 0.2)
+    assert cut["report"]["changed"]["baseline.lr"] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("baseline.lr=-1", r"params.yaml: baseline.lr=-1: must be greater than or equal to 0.0+1"),
+        ("baseline.rate=1", r"params.yaml: baseline.rate: unknown key; allowed here: .*warmup"),
+        ("baseline.seed=x", r"params.yaml: baseline.seed='x': "),
+        ("baseline.schedule=step", r"params.yaml: baseline.milestones=\[\]: schedule: step needs"),
+    ],
+)
+def test_overrides_of_the_baseline_are_checked(
+    assignment: str, message: str, raw_params: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        slices(raw_params, tmp_path, assignment)
+
+
+def test_the_blocks_of_a_mean_need_a_cache(raw_params: dict[str, Any], tmp_path: Path) -> None:
+    flags = ["cache.enabled=false", "distill.selection=mean"]
+    slices(raw_params, tmp_path, *flags, "distill.blocks=[]")
+    with pytest.raises(UserError, match=r"cache.enabled=false: .*allowed: .*distill.blocks: \[\]"):
+        slices(raw_params, tmp_path, "distill.blocks=[1]")
+
+
+def test_relations_need_one_teacher_for_a_batch(raw_params: dict[str, Any], tmp_path: Path) -> None:
+    flags = ["distill.similarity.blocks=relations", "distill.selection=random_per_image"]
+    slices(raw_params, tmp_path, *flags, "distill.blocks=[]")
+    slices(raw_params, tmp_path, "distill.blocks=[1]", "distill.selection=random")
+    with pytest.raises(UserError, match=r"relations.*selection: random or mean, or blocks: \[\]"):
+        slices(raw_params, tmp_path, *flags)
 
 
 def test_the_baselines_learning_rate_follows_the_students_schedule(

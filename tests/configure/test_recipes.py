@@ -105,3 +105,23 @@ def test_a_broken_recipe_is_one_line_and_breaks_no_other(
 def test_a_method_does_not_keep_the_start_of_another() -> None:
     for name in ("kd", "meal-blocks", "meal-official", "meal-official-single"):
         assert yaml.safe_load((RECIPES / f"{name}.yaml").read_text())["distill"]["init"] == "none"
+
+
+METHODS = ("kd", "meal-blocks", "meal-official", "meal-official-single", "meal-v2", "fkd")
+
+
+@pytest.mark.parametrize("first", METHODS)
+def test_a_method_can_follow_any_other(
+    first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And decides everything about the loss: nothing of the first is left."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "start.safetensors").write_bytes(b"weights")
+    for second in METHODS:
+        alone = yaml.safe_load(apply_recipes([second], PARAMS, RECIPES))["distill"]
+        after = yaml.safe_load(apply_recipes([first, second], PARAMS, RECIPES))["distill"]
+        if alone["adversarial"] in ("off", False):  # YAML 1.1
+            alone["discriminator"] = after["discriminator"]  # of no use
+        decay = alone.pop("weight_decay"), after.pop("weight_decay")
+        assert after == alone, second
+        assert decay[1] in (decay[0], 0.0)  # the optimisation is the dataset's, or MEAL V2's

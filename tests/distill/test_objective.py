@@ -315,11 +315,12 @@ def test_held_out_accuracy_by_hand() -> None:
     judge.weight = nn.Parameter(torch.tensor([[1.0, 0.0, 0.0]]))
     method.compared["logits"].discriminator = judge  # type: ignore[assignment]
     student = torch.tensor([[9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [1.0, 3.0, 2.0], [-1.0, 0.0, 5.0]])
-    teachers = [torch.tensor([[5.0, 3.0, 1.0]] * 4), torch.tensor([[5.0, 6.0, 7.0]] * 4)]
+    one, two = torch.tensor([[5.0, 3.0, 1.0]] * 4), torch.tensor([[5.0, 6.0, 7.0]] * 4)
     # Right about three of four for the student, all of one teacher, and none of the other.
-    expected = 100 * ((3 + 4) / 8 + (3 + 0) / 8) / 2
-    assert method.held_out_accuracy(student, teachers) == pytest.approx(expected)
-    assert objective(adversarial="off").held_out_accuracy(student, teachers) is None
+    assert method.held_out_accuracy(student, one) == pytest.approx(100 * (3 + 4) / 8)
+    assert method.held_out_accuracy(student, two) == pytest.approx(100 * (3 + 0) / 8)
+    many = [side.repeat(2000, 1) for side in (student, one)]  # in several slices
+    assert method.held_out_accuracy(*many) == pytest.approx(100 * (3 + 4) / 8)
 
 
 SIZES = {"wide": {1: 24, 2: 40}, "narrow": {1: 4}}  # channels of two teachers' blocks

@@ -5,13 +5,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from meal.core.digests import sha256
 from meal.core.errors import UserError
 from meal.core.work import WorkFolder
 from meal.data.prepared import Prepared
+from meal.distill.objective import DistillationObjective
 from meal.distill.run import distill
 from meal.distill.settings import DistillSlice
 from meal.models.checkpoint import save
@@ -80,6 +83,7 @@ def test_every_mode_and_selection_learns_from_the_teachers(
     history = run(data, ensemble, tmp_path / "w", adversarial=mode, selection=selection).history
     assert history[-1]["similarity"] < history[0]["similarity"]
     assert ("discriminator_accuracy" in history[0]) is (mode != "off")
+    assert ("validation_discriminator_accuracy" in history[0]) is (mode != "off")
 
 
 def test_an_interrupted_student_ends_with_the_same_bytes(
@@ -143,6 +147,27 @@ def test_a_float16_cache_changes_results_only_by_rounding(data: Prepared, tmp_pa
         assert torch.allclose(from_half.state[name], weights, atol=1e-3), name
 
 
+@pytest.mark.parametrize("selection", ["random", "mean"])
+def test_the_held_out_discriminator_sees_the_targets_of_its_training(
+    selection: str, data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Tensor] = []
+
+    def accuracy(self: DistillationObjective, student: Tensor, teacher: Tensor) -> float:
+        seen.append(teacher)
+        return 60.0 + len(seen)
+
+    monkeypatch.setattr(DistillationObjective, "held_out_accuracy", accuracy)
+    ensemble = make_ensemble(data, tmp_path, top_k=1)
+    caches = [ensemble.mean] if selection == "mean" else [*ensemble.members.values()]
+    history = run(data, ensemble, tmp_path / "w", selection=selection, blocks=[], epochs=1).history
+    assert history[0]["validation_discriminator_accuracy"] == (61.0 if len(caches) == 1 else 61.5)
+    for targets, cache in zip(seen, caches, strict=True):
+        top = np.sort(targets.numpy(), axis=1)
+        assert np.array_equal(top[:, 0], top[:, 1])  # a flat tail
+        assert np.array_equal(targets.argmax(1), cache.plain_logits("validation").argmax(1))
+
+
 def test_a_student_learns_from_top_k_targets(data: Prepared, tmp_path: Path) -> None:
     ensemble = make_ensemble(data, tmp_path, top_k=2)
     history = run(data, ensemble, tmp_path / "w", epochs=8).history
@@ -173,7 +198,7 @@ def test_a_student_can_start_from_weights(
     data: Prepared, ensemble: Ensemble, tmp_path: Path
 ) -> None:
     first = run(data, ensemble, tmp_path / "a")
-    save(tmp_path / "start", first.spec, first.state)
+    save(tmp_path / "start", first.spec, first.state, steps=12)
     path = tmp_path / "start" / "weights.safetensors"
     init = {"file": str(path), "sha256": sha256(path)}
     frozen: dict[str, Any] = {"lr": 1e-9, "epochs": 1, "adversarial": "off"}
@@ -181,6 +206,7 @@ def test_a_student_can_start_from_weights(
     weight = first.state["5.weight"]
     assert torch.allclose(started.state["5.weight"], weight, atol=1e-6)
     fresh = run(data, ensemble, tmp_path / "c", **frozen)
+    assert fresh.steps is not None and started.steps == fresh.steps + 12
     assert not torch.allclose(fresh.state["5.weight"], weight, atol=1e-3)
     with pytest.raises(UserError, match=r"distill.init.sha256='0+'"):
         run(data, ensemble, tmp_path / "d", init={**init, "sha256": "0" * 64})

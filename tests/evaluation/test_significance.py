@@ -142,6 +142,14 @@ def test_intervals_over_seeds_have_their_nominal_coverage(seeds: int, of_seed: f
     assert 0.93 - 0.015 <= found.count(NOISE) / 600 <= 0.97 + 0.015
 
 
+def test_a_single_test_image_shows_nothing() -> None:
+    right, wrong = np.array([True]), np.array([False])
+    for first, second in ((right, wrong), (np.stack([right] * 2), np.stack([wrong] * 2))):
+        found = error_difference(first, second)
+        assert found.difference == -100 and found.reading == NOISE
+    assert seeds_difference(right * 1.0, right * 1.0) == Interval(0, 0, 0)
+
+
 def test_intervals_of_single_runs_have_their_nominal_coverage() -> None:
     """For other images of the same kind: a single run says nothing about other seeds."""
     generator = np.random.default_rng(2)

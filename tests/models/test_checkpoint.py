@@ -14,7 +14,7 @@ from torch import Tensor
 
 from meal.core.digests import sha256
 from meal.core.errors import UserError
-from meal.models.checkpoint import load_state, locate, read_state
+from meal.models.checkpoint import load_state, locate, read_state, training_steps
 from meal.models.factory import build
 from meal.models.settings import WeightsFile
 from meal.models.spec import NetworkSpec
@@ -46,6 +46,14 @@ def test_the_prefix_of_data_parallel_is_removed(tmp_path: Path) -> None:
 def test_safetensors_are_read(tmp_path: Path) -> None:
     save_file(state(), tmp_path / "w.safetensors")
     assert same(read_state(tmp_path / "w.safetensors"), state())
+
+
+def test_foreign_weights_do_not_say_how_long_they_were_trained(tmp_path: Path) -> None:
+    save_file(state(), tmp_path / "w.safetensors")
+    torch.save(state(), tmp_path / "w.pt")
+    save_file(state(), tmp_path / "odd.safetensors", {"steps": "many"})
+    for name in ("w.safetensors", "w.pt", "odd.safetensors"):
+        assert training_steps(tmp_path / name) is None
 
 
 class Hostile:

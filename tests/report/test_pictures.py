@@ -55,7 +55,8 @@ def make_run(
     cost |= {f"ensemble_{key}": teachers * value for key, value in COST.items()}
     cost["teachers"] = {f"t{k}": COST for k in range(teachers)}
     machine = {"processor": "a processor", "threads": 2, "torch": "1.0"}
-    return {**scores.metrics, "cost": cost, "run": machine}, scores.predictions
+    made = {**scores.metrics, "cost": cost, "run": machine, "training": {"baseline_steps": 520}}
+    return made, scores.predictions
 
 
 def curves(teachers: int, epochs: int, adversarial: bool) -> dict[str, pd.DataFrame]:
@@ -78,7 +79,11 @@ def params(teachers: int) -> ReportSlice:
     given["networks"] |= {name: {"arch": "vgg19", "width": 0.5} for name in given["teachers"]}
     checked = Params.model_validate(given)
     given = checked.model_dump(mode="json", exclude={"runtime"})
-    training = {name: checked.baseline_training.model_dump() for name in ("baseline", "student")}
+    student = checked.baseline_training.model_dump()
+    training = {
+        "baseline": student | {"lr": 0.25, "schedule": "step", "milestones": [7]},
+        "student": student,
+    }
     return ReportSlice(params=given, changed=changed(checked), training=training)
 
 
@@ -126,6 +131,12 @@ def test_the_report_on_any_run_has_every_figure_and_well_formed_tables(
         width = table.count("<th ")
         for row in re.findall(r"<tr[^>]*>.*?</tr>", table.split("<tbody>")[1], flags=re.DOTALL):
             assert row.count("<td>") == width
+    optimised = page[page.index("<h2>Optimisation</h2>") :]
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", optimised[: optimised.index("</table>")])
+    named = {row.split("</td>")[0].removeprefix("<td>"): row for row in rows}
+    assert "<td>520</td>" in named["baseline"] and "<td>unknown</td>" in named["student"]
+    assert "<td>0.25</td>" in named["baseline"] and "<td>0.25</td>" not in named["student"]
+    assert "<td>[7]</td>" in named["baseline"] and "<td>[]</td>" in named["student"]
     lines = results_table(metrics).splitlines()
     assert len({line.count("|") for line in lines}) == 1
     assert ("top-5" in lines[0]) == (classes > 5)

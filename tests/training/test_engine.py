@@ -29,6 +29,7 @@ from meal.core.seeds import Purpose
 from meal.core.signals import Interrupted
 from meal.core.work import WorkFolder
 from meal.data.prepared import Prepared
+from meal.models.checkpoint import training_steps
 from meal.models.spec import NetworkSpec
 from meal.supervised import run as supervised
 from meal.supervised.run import train_supervised
@@ -83,6 +84,44 @@ def test_the_same_seed_gives_the_same_bytes_and_purposes_differ(
     baseline, _ = run_supervised(data, tmp_path / "c", Purpose.BASELINE, epochs=2)
     assert_same(first, again)
     assert not torch.equal(first.state["5.weight"], baseline.state["5.weight"])
+
+
+def test_teachers_of_one_seed_share_neither_orders_nor_views() -> None:
+    """Teachers that see the same in the same order make more of the same errors."""
+    one = config()
+    one = one.model_copy(update={"views": one.views.model_copy(update={"seed": 7})})
+    two = one.model_copy(update={"name": "two"})
+    draws = [supervised._draws(each, Purpose.TEACHER) for each in (one, two)]
+    seeds = {seed for seed, _ in draws} | {views.seed for _, views in draws} | {one.views.seed}
+    assert len(seeds) == 5
+    assert supervised._draws(one, Purpose.BASELINE)[1] == one.views  # the student's
+
+
+def test_teachers_of_one_seed_train_on_other_batches(
+    data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def first_batch(run: Run) -> Trained:
+        seen.append(next(run.batches(0, 0)))
+        return train(run)
+
+    monkeypatch.setattr(supervised, "train", first_batch)
+    for name in ("one", "two", "one"):
+        own = config(epochs=1).model_copy(update={"name": name})
+        made = Checkpoints(WorkFolder(tmp_path / str(len(seen)), "teacher@one", {}))
+        train_supervised("teacher", Purpose.TEACHER, own, data, CPU, made)
+    (images, labels), (others, their_labels), (again, _) = seen
+    assert torch.equal(images, again) and not torch.equal(images, others)
+    assert not torch.equal(labels, their_labels)
+
+
+def test_weights_know_the_steps_behind_them(data: Prepared, tmp_path: Path) -> None:
+    trained, _ = run_supervised(data, tmp_path / "work", epochs=2)
+    trained.save(tmp_path / "network", tmp_path / "curve.csv")
+    copied = tmp_path / "start.safetensors"
+    copied.write_bytes((tmp_path / "network" / "weights.safetensors").read_bytes())
+    assert training_steps(copied) == trained.steps == 2 * 3
 
 
 def test_training_on_labels_leaves_no_hooks_on_the_network(
