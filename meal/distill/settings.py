@@ -19,7 +19,7 @@ def _off(value: object) -> object:
 
 
 Similarity = Literal["ce", "kl", "l1", "l2", "l1_soft", "l2_soft"]
-BlockSimilarity = Literal["ce", "kl", "l1", "l2", "l1_soft", "l2_soft", "relations"]
+BlockSimilarity = Literal[Similarity, "relations"]
 Adversarial = Annotated[
     Literal["off", "minimax", "non_saturating", "cooperative"], BeforeValidator(_off)
 ]

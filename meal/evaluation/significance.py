@@ -93,7 +93,7 @@ def seeds_difference(first: Floats, second: Floats, extra: float = 0.0) -> Inter
     images = len(of_images)
     degrees = max(1, images - 1)
     variance = float(of_images.var()) / degrees + extra
-    uncertain = variance**2 / degrees  # the sum of squared variances over degrees of freedom
+    uncertain = variance**2 / degrees
     for side in sides:
         seeds, of_seeds = len(side), side.mean(axis=1, keepdims=True)
         if seeds > 1:
@@ -103,8 +103,7 @@ def seeds_difference(first: Floats, second: Floats, extra: float = 0.0) -> Inter
             own = max(0.0, whole - on_images)
             variance += own
             uncertain += own * whole / (seeds - 1)
-    half = _t(variance**2 / uncertain) * variance**0.5 if variance else 0.0
-    difference = float(of_images.mean())
+    half, difference = _half_width(variance, uncertain), float(of_images.mean())
     return Interval(difference, difference - half, difference + half)
 
 
@@ -168,7 +167,7 @@ def unpaired_difference(first: Sequence[float], second: Sequence[float], images:
             own = float(np.var(errors, ddof=1)) / len(errors)
             variance += own
             uncertain += own**2 / (len(errors) - 1)
-    centre, half = 100 * (rates[0] - rates[1]), _t(variance**2 / uncertain) * variance**0.5
+    centre, half = 100 * (rates[0] - rates[1]), _half_width(variance, uncertain)
     difference = float(np.mean(first) - np.mean(second))
     low, high = float(centre - half), float(centre + half)
     return Interval(difference, min(low, difference), max(high, difference))
@@ -187,11 +186,18 @@ def mean_interval(values: Sequence[float]) -> Interval:
     return Interval(mean, float(found.low), float(found.high))
 
 
-def _t(degrees: float) -> float:
-    """Half the width of a 95% interval of Student's t, in standard errors."""
+def _half_width(variance: float, uncertain: float) -> float:
+    """Half the width of a 95% interval of Student's t.
+
+    Args:
+        variance: of the estimate: a sum over its sources.
+        uncertain: the sum of their squared variances, each over its degrees of freedom.
+    """
     from scipy.stats import t
 
-    return float(t.ppf((1 + CONFIDENCE) / 2, degrees))
+    if not variance:
+        return 0.0
+    return float(t.ppf((1 + CONFIDENCE) / 2, variance**2 / uncertain)) * variance**0.5
 
 
 def verdict(interval: Interval, p: float, rival: str) -> str:

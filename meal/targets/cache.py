@@ -123,9 +123,9 @@ def sums(values: Array) -> Array:
     return np.stack([exact.sum(axis=0), (exact**2).sum(axis=0)])
 
 
-def moments_entry(sums: Array, count: int) -> dict[str, list[float]]:
+def moments_entry(totals: Array, count: int) -> dict[str, list[float]]:
     """Mean and std `(D,)` of `count` values, as the manifest holds them, from their `sums`."""
-    mean, square = sums / count
+    mean, square = totals / count
     std = np.sqrt(np.maximum(square - mean**2, 0))
     # A constant value carries no information: dividing by one keeps it at zero.
     std = np.where(std > 1e-6 * np.maximum(1.0, np.abs(mean)), std, 1.0)

@@ -104,9 +104,9 @@ def main(scale: float) -> None:
 
 NOTE = """\
 *Noticed*: the process was still running when the signal came; damage that was reported with the
-name of the file. *Resumed*: the next run went on in the middle; for bits in DVC's cache, the file
-was not part of the outputs, which stayed the same. *Differing*: the result was not, byte for byte,
-that of an undisturbed run."""
+name of the file, or by `dvc checkout`. *Resumed*: the next run went on in the middle; for bits in
+DVC's cache, the file was not part of the outputs, which stayed the same. *Differing*: the result
+was not, byte for byte, that of an undisturbed run."""
 
 if __name__ == "__main__":
     main(float(sys.argv[1]) if len(sys.argv) > 1 else 1.0)

@@ -93,8 +93,10 @@ def flip_cache(project: Project, flips: int, seed: int) -> Tally:
             try:
                 for name, opener in opens.items():
                     opener(artifacts / name)
-            except UserError:
-                tally.noticed += 1
+            except UserError as error:
+                tally.noticed += artifacts.name in str(error)
+                if artifacts.name not in str(error):
+                    tally.differing.append(f"{file}: {error}")
                 continue
             changed = different(expected, hashes(project.folder, ("artifacts",)))
             if changed:

@@ -71,7 +71,7 @@ def test_another_model_can_be_compared_and_an_unknown_one_is_an_error(changed: P
         assert result.returncode == 1 and f"error: --model {wrong}: change has" in result.stderr
 
 
-def test_with_several_seeds_seeds_are_resampled_too(clean: Project) -> None:
+def test_with_several_seeds_the_intervals_span_them_too(clean: Project) -> None:
     names = {}
     for selection in ("random", "mean"):
         for seed in (1, 2):
