@@ -18,8 +18,9 @@ from meal.distill.objective import LOGITS, DistillationObjective
 from meal.distill.settings import Distill, DistillSlice
 from meal.distill.teachers import TargetBatch, TargetReader, Targets
 from meal.metrics import Floats
-from meal.models.checkpoint import load_foreign, locate, training_steps
+from meal.models.checkpoint import training_steps
 from meal.models.factory import build, check_structure, with_blocks
+from meal.models.foreign import load_foreign, locate
 from meal.models.memory import check_memory
 from meal.models.spec import NetworkSpec, specify
 from meal.targets.ensemble import MEAN, Ensemble

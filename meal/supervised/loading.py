@@ -7,8 +7,9 @@ import torch
 
 from meal.core.errors import UserError
 from meal.data.prepared import Prepared
-from meal.models.checkpoint import load_foreign, load_state
+from meal.models.checkpoint import load_state
 from meal.models.factory import build, check_structure
+from meal.models.foreign import load_foreign
 from meal.models.hub import published_classes, published_state
 from meal.models.memory import check_memory
 from meal.models.spec import specify

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from meal.core.digests import sha256
 from meal.core.errors import UserError
-from meal.models.checkpoint import load_state, locate, read_state, training_steps
+from meal.models.checkpoint import load_state, training_steps
 from meal.models.factory import build
+from meal.models.foreign import locate, read_state
 from meal.models.settings import WeightsFile
 from meal.models.spec import NetworkSpec
 
