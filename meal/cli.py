@@ -79,6 +79,21 @@ def results() -> None:
 
 
 @app.command()
+def teachers() -> None:
+    """Print what each teacher is worth to the ensemble, from the caches alone; trains nothing."""
+    from meal.core.paths import DATA, ENSEMBLE
+    from meal.data.prepared import open_prepared
+    from meal.evaluation.worth import teachers_worth
+    from meal.report.tables import worth_note, worth_table
+    from meal.targets.ensemble import Ensemble
+
+    with _errors():
+        labels = open_prepared(DATA).labels("validation").numpy()
+        rows = teachers_worth(Ensemble(ENSEMBLE), labels)
+        typer.echo(f"{worth_table(rows)}\n\n{worth_note(rows)}")
+
+
+@app.command()
 def predict(
     paths: Annotated[list[Path], typer.Argument(help="images, and folders of images")],
     model: Annotated[Path, typer.Option(help="an exported folder")] = Path("artifacts/export"),

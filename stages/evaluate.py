@@ -17,6 +17,7 @@ from meal.evaluation.costs import cost_metrics, count
 from meal.evaluation.curves import write_tables
 from meal.evaluation.predictions import BASELINE, STUDENT, TEACHER
 from meal.evaluation.scoring import ModelOutputs, headline, score_models
+from meal.evaluation.worth import teachers_worth
 from meal.metrics import log_softmax
 from meal.models.checkpoint import WEIGHTS, load, training_steps
 from meal.models.prediction import split_logits
@@ -43,6 +44,7 @@ def main() -> None:
         **scores.metrics,
         "cost": cost_metrics(count(student), teachers),
         "training": training(),
+        "worth": teachers_worth(ensemble, validation_labels),
         "run": environment(device),
     }
     scores.predictions.save(paths.PREDICTIONS, significance_table(scores.comparisons))

@@ -13,7 +13,7 @@ from meal.datasets.registry import DATASETS, Dataset
 from meal.models.architectures import check, own_digest
 from meal.models.hub import published_input
 from meal.models.settings import WeightsFile
-from meal.training.settings import Schedule
+from meal.training.settings import Schedule, Training
 
 LOGGER = logging.getLogger(__name__)
 
@@ -42,12 +42,16 @@ def checked_slices(params: Params, source: str) -> Slices:
 
 def warnings(params: Params) -> Iterator[str]:
     """What is allowed, but seldom meant."""
-    parts = {"teaching": params.teaching, "distill": params.distill}
+    parts: dict[str, Training] = {"teaching": params.teaching, "distill": params.distill}
+    for name in params.teachers:
+        training = params.teacher_training(name)
+        if training is not None and params.networks[name].training:
+            parts[f"networks.{name}.training"] = training
     if params.baseline.model_extra:
         parts["baseline"] = params.baseline_training
     rates: dict[str, Schedule] = {**parts, "distill.discriminator": params.distill.discriminator}
     for key, rate in rates.items():
-        epochs = parts[key.partition(".")[0]].epochs
+        epochs = parts.get(key, params.distill).epochs
         late = [milestone for milestone in rate.milestones if milestone >= epochs]
         if rate.schedule == "step" and late:
             yield f"{key}.milestones={rate.milestones}: the run ends before {late[0]}, at {epochs}"
@@ -63,7 +67,8 @@ def warnings(params: Params) -> Iterator[str]:
 
 def weights_files(params: Params) -> dict[str, WeightsFile]:
     """The weights files that a run of these parameters reads, by their key."""
-    named = {f"networks.{name}.weights": params.networks[name].weights for name in params.teachers}
+    used = [*params.teachers, params.student]
+    named = {f"networks.{name}.weights": params.networks[name].weights for name in used}
     everything = {**named, "distill.init": params.distill.init}
     return {key: value for key, value in everything.items() if isinstance(value, WeightsFile)}
 

@@ -34,9 +34,9 @@ Name = Annotated[str, AfterValidator(_name)]
 
 
 class EnsembleSettings(Section):
-    """How the members' probabilities are weighted: equally, or fitted on validation."""
+    """The weights of the members: equal, fitted on validation, or all on the best one there."""
 
-    weights: Literal["uniform", "fitted"] = "uniform"
+    weights: Literal["uniform", "fitted", "best"] = "uniform"
 
 
 class Baseline(Section):
@@ -61,6 +61,21 @@ class ExportSettings(Section):
     int8: bool = False
 
 
+class NamedNetwork(Network):
+    """A network, and how it is trained if it is a teacher: any key of `teaching`."""
+
+    training: Annotated[dict[str, Any], Field(default_factory=dict)]
+
+    @model_validator(mode="after")
+    def _only_training_is_set(self) -> NamedNetwork:
+        if self.training and not self.is_trained:
+            raise ValueError(
+                f"training={self.training}: its weights are loaded as they are; allowed: with "
+                "head: new, or without weights"
+            )
+        return self
+
+
 class Params(Section):
     """All of params.yaml. `seed` shifts every other seed but that of the test images."""
 
@@ -68,7 +83,7 @@ class Params(Section):
     dataset: str
     student: Name
     teachers: Annotated[list[Name], Field(min_length=1)]
-    networks: Annotated[dict[Name, Network], Field(min_length=1)]
+    networks: Annotated[dict[Name, NamedNetwork], Field(min_length=1)]
     data: Data = Data()
     views: Views = Views()
     teaching: Training
@@ -84,6 +99,15 @@ class Params(Section):
         """How the baseline is trained: as the student, unless `baseline` says otherwise."""
         return Training.model_validate(_baseline_training(self))
 
+    def teacher_training(self, name: str) -> Training | None:
+        """How a teacher is trained: as `teaching` says, unless its network says otherwise.
+
+        None if its weights are loaded as they are.
+        """
+        if not self.networks[name].is_trained:
+            return None
+        return Training.model_validate(_teacher_training(self, name))
+
     @model_validator(mode="after")
     def _names_fit(self) -> Params:
         known = ", ".join(self.networks)
@@ -95,10 +119,22 @@ class Params(Section):
         repeated = sorted({name for name in self.teachers if self.teachers.count(name) > 1})
         if repeated:
             raise ValueError(f"teachers={self.teachers}: {repeated[0]} is repeated; list each once")
-        if self.networks[self.student].weights and self.student not in self.teachers:
+        return self
+
+    @model_validator(mode="after")
+    def _student_starts_once(self) -> Params:
+        if self.student not in self.networks:
+            return self
+        network = self.networks[self.student]
+        if not network.is_trained and self.student not in self.teachers:
             raise ValueError(
-                f"networks.{self.student}.weights: only teachers have weights, and {self.student} "
-                "is the student; use distill.init"
+                f"networks.{self.student}.weights: only teachers are loaded as they are, and "
+                f"{self.student} is the student; add head: new, or use distill.init"
+            )
+        if network.weights and network.head == "new" and self.distill.init:
+            raise ValueError(
+                f"distill.init: the student {self.student} already starts from "
+                f"networks.{self.student}.weights; allowed: none"
             )
         return self
 
@@ -168,10 +204,19 @@ def load_params(path: Path) -> Params:
         UserError: one line per fault, each naming the key, the value and what is allowed.
     """
     params = parse(Params, read_yaml(path), source=path.name)
-    parse(Training, _baseline_training(params), source=path.name, section="baseline.")
+    merged = {"baseline": _baseline_training(params)} | {
+        f"networks.{name}.training": _teacher_training(params, name) for name in params.networks
+    }
+    for section, values in merged.items():
+        parse(Training, values, source=path.name, section=f"{section}.")
     return params
 
 
 def _baseline_training(params: Params) -> dict[str, Any]:
+    """As the student, for as long as the student may train."""
     shared = params.distill.model_dump(include=set(Training.model_fields))
-    return shared | (params.baseline.model_extra or {})
+    return shared | {"early_stopping": None} | (params.baseline.model_extra or {})
+
+
+def _teacher_training(params: Params, name: str) -> dict[str, Any]:
+    return params.teaching.model_dump() | params.networks[name].training

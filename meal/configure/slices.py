@@ -33,7 +33,7 @@ def resolve(params: Params, dataset: Dataset, sources: Mapping[str, str | None])
     family, view_count = params.views.resolve(dataset.flip)
     cached = {"views": family.model_dump(mode="json"), "view_count": view_count}
     networks = {
-        name: {**network.model_dump(mode="json"), "source": sources.get(name)}
+        name: {**network.model_dump(mode="json", exclude={"training"}), "source": sources.get(name)}
         for name, network in params.networks.items()
     }
     slices: Slices = {
@@ -88,7 +88,8 @@ def _seeded(params: Params) -> Params:
 
 def _student_slices(params: Params, network: dict[str, Any], cached: dict[str, Any]) -> Slices:
     """What the stages of the student's network read."""
-    network = {**network, "weights": None}  # weights are for teachers
+    if network["head"] != "new":  # these weights are a teacher's
+        network = {**network, "weights": None}
     return {
         "baseline": {
             "name": params.student,
@@ -111,13 +112,13 @@ def _teacher_slices(
     params: Params, name: str, network: dict[str, Any], cached: dict[str, Any]
 ) -> Slices:
     """What the stages of one teacher read."""
-    loaded = network["weights"] is not None
+    training = params.teacher_training(name)
     return {
         f"teachers/{name}": {
             "name": name,
             "network": network,
             "views": cached["views"],
-            "training": None if loaded else params.teaching.model_dump(mode="json"),
+            "training": training and training.model_dump(mode="json"),
         },
         f"caches/{name}": {
             "name": name,

@@ -147,7 +147,7 @@ def _explain(model: type[BaseModel], fault: Any) -> tuple[str, str]:
     ]
     key = ".".join(str(part) for part in location)
     message = fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    if fault["type"] == "model_type":
+    if fault["type"] in ("model_type", "dict_type"):
         message = "must be keys with values"
     if unknown:
         return key, f": unknown key; allowed here: {', '.join(_siblings(model, location))}"

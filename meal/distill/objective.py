@@ -26,7 +26,8 @@ from meal.distill.settings import Distill
 from meal.distill.teachers import Targets
 from meal.models.blocks import ALIGNED, BlockNetwork
 from meal.targets.ensemble import MEAN
-from meal.training.engine import Objective, ParameterGroup
+from meal.training.engine import Objective
+from meal.training.optimizer import ParameterGroup
 
 LOGITS = "logits"
 _HELD_OUT = 4096  # images judged at once, to bound memory
@@ -77,14 +78,14 @@ class DistillationObjective(Objective):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The student's parameters, and the discriminators' with their own settings."""
-        own = list(self.network.parameters())
-        theirs: list[nn.Parameter] = []
-        for output in self.compared.values():
-            own += output.projection.parameters()
-        for discriminator in self.discriminators.values():
-            theirs += discriminator.parameters()
-        groups = [ParameterGroup(own, self.method)]
-        return [*groups, ParameterGroup(theirs, self.method.discriminator)] if theirs else groups
+        groups = [ParameterGroup(self.network, self.method, self.method.layer_decay)]
+        projections = nn.ModuleList(output.projection for output in self.compared.values())
+        if any(True for _ in projections.parameters()):
+            groups.append(ParameterGroup(projections, self.method))
+        if self.discriminators:
+            discriminators = nn.ModuleList(self.discriminators.values())
+            groups.append(ParameterGroup(discriminators, self.method.discriminator))
+        return groups
 
     def forward(
         self, images: Tensor, labels: Tensor, targets: Targets
@@ -106,7 +107,8 @@ class DistillationObjective(Objective):
             total = total + adversarial
             parts |= measured
         if self.method.label_weight:
-            parts["label"] = label_loss(logits.float(), labels)
+            smoothing = self.method.label_smoothing
+            parts["label"] = label_loss(logits.float(), labels, smoothing)
             total = total + self.method.label_weight * parts["label"]
         if not total.requires_grad:  # no output is compared with this step's teacher
             total = total + 0 * logits.sum()
@@ -169,21 +171,20 @@ class DistillationObjective(Objective):
         return losses.sum() + sum(fooling), measured
 
 
-def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def label_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """The mean cross-entropy over the images that have a label; 0 if none has.
 
     Args:
         logits: `(N, classes)`.
         labels: `(N,)`, -1 for images without a label; or probabilities `(N, classes)`, zeros for
             them.
+        smoothing: the share of a label that goes to all classes.
     """
-    if labels.ndim == 1:
-        total = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
-        known = (labels >= 0).sum()
-    else:
-        total = F.cross_entropy(logits, labels, reduction="sum")
-        known = (labels.sum(dim=1) > 0).sum()
-    return total / known.clamp(min=1)
+    known = labels >= 0 if labels.ndim == 1 else labels.sum(dim=1) > 0
+    losses = F.cross_entropy(
+        logits, labels, ignore_index=-1, reduction="none", label_smoothing=smoothing
+    )
+    return torch.where(known, losses, 0).sum() / known.sum().clamp(min=1)
 
 
 def _compared_outputs(

@@ -20,7 +20,7 @@ from meal.distill.teachers import TargetBatch, TargetReader, Targets
 from meal.metrics import Floats
 from meal.models.checkpoint import training_steps
 from meal.models.factory import build, check_structure, with_blocks
-from meal.models.foreign import load_foreign, locate
+from meal.models.foreign import load_foreign, load_weights, locate
 from meal.models.memory import check_memory
 from meal.models.spec import NetworkSpec, specify
 from meal.targets.ensemble import MEAN, Ensemble
@@ -66,7 +66,7 @@ def distill(
             objective=objective,
             settings=settings,
             seed=seed,
-            start_steps=_start_steps(settings),
+            start_steps=_start_steps(config),
             steps_per_epoch=steps_per_epoch(len(pipeline), settings.batch_size),
             batches=distillation_batches(config, data, ensemble, pipeline, seed),
             validate=validator(data, device, _discriminator_accuracy(objective, ensemble)),
@@ -77,9 +77,12 @@ def distill(
     )
 
 
-def _start_steps(settings: Distill) -> int | None:
-    """The steps of training behind `distill.init`; None if they are not known."""
-    return training_steps(locate(settings.init, "distill.init")) if settings.init else 0
+def _start_steps(config: DistillSlice) -> int | None:
+    """The steps of training behind the student's first weights; None if they are not known."""
+    if config.network.weights is not None:
+        return None
+    init = config.distill.init
+    return training_steps(locate(init, "distill.init")) if init else 0
 
 
 def _discriminator_accuracy(objective: DistillationObjective, ensemble: Ensemble) -> Measure | None:
@@ -111,6 +114,7 @@ def build_objective(
     settings = config.distill
     check_structure(spec)
     network = build(spec, seed)
+    load_weights(network, spec, config.network, f"networks.{config.name}.weights")
     if settings.init is not None:
         load_foreign(network, settings.init, "distill.init")
     student = with_blocks(network, spec, config.block_count, config.alignment)

@@ -11,7 +11,7 @@ import torch
 from meal.core.errors import UserError
 from meal.core.files import atomic_folder, link, save_array, write_sealed
 from meal.ensemble.settings import EnsembleSlice
-from meal.ensemble.weighting import fit_weights
+from meal.ensemble.weighting import best_weights, fit_weights
 from meal.metrics import Labels, log_softmax
 from meal.targets.cache import (
     PLAIN_SPLITS,
@@ -63,6 +63,7 @@ def build_ensemble(config: EnsembleSlice, caches: Path, folder: Path, labels: La
         weights = {
             "uniform": uniform_weights(len(members)),
             "fitted": fit_weights(log_probabilities, labels),
+            "best": best_weights(log_probabilities, labels),
         }
         _write_mean(list(members.values()), weights[config.weights], temporary / MEAN)
         write_sealed(

@@ -11,4 +11,4 @@ class EnsembleSlice(Section):
     """The chosen teachers, and which weights the mean uses."""
 
     teachers: list[str]
-    weights: Literal["uniform", "fitted"] = "uniform"
+    weights: Literal["uniform", "fitted", "best"] = "uniform"

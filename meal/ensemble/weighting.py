@@ -1,4 +1,4 @@
-"""The weights of an ensemble's members, fitted on validation."""
+"""The weights of an ensemble's members, chosen on validation."""
 
 from __future__ import annotations
 
@@ -6,8 +6,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from meal.metrics import Floats, Labels
+from meal.metrics import Floats, Labels, negative_log_likelihood, top1_error
 from meal.targets.ensemble import uniform_weights
+
+
+def best_weights(log_probabilities: Sequence[Floats], labels: Labels) -> list[float]:
+    """All weight on the member with the lowest error and then NLL.
+
+    Args:
+        log_probabilities: of each member, `(N, C)`, on validation images.
+        labels: `(N,)`.
+    """
+    scores = [
+        (top1_error(member, labels), negative_log_likelihood(member, labels))
+        for member in log_probabilities
+    ]
+    best = scores.index(min(scores))
+    return [float(number == best) for number in range(len(scores))]
 
 
 def fit_weights(log_probabilities: Sequence[Floats], labels: Labels) -> list[float]:

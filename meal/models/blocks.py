@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from meal.core.errors import UserError
 from meal.models.adapter import Adapted
+from meal.models.parts import submodule
 
 GRID = 4  # positions per side after pooling
 ALIGNED = GRID * GRID  # values of a spatially aligned block of any network
@@ -149,7 +150,7 @@ class BlockNetwork(nn.Module):
         self._hooked = bool(taps) or not hasattr(inner, "forward_intermediates")
         if self._hooked:
             for index, name in enumerate(taps or _find_taps(network, inner, image)):
-                _submodule(inner, name).register_forward_hook(self._capture(index))
+                submodule(inner, name, "blocks").register_forward_hook(self._capture(index))
         maps = self._maps(image)
         levels = levels_of([(int(m.shape[-2]), int(m.shape[-1])) for m in maps])
         self.block_levels = {
@@ -200,16 +201,6 @@ class BlockNetwork(nn.Module):
         maps = self._features(image, None)[1]
         self.network.train(training)
         return [maps[index] for index in sorted(maps)]
-
-
-def _submodule(network: nn.Module, name: str) -> nn.Module:
-    try:
-        return network.get_submodule(name)
-    except AttributeError:
-        children = ", ".join(child for child, _ in network.named_children())
-        raise UserError(
-            f"blocks={name!r}: no such sub-module; those at the top level are: {children}"
-        ) from None
 
 
 @torch.no_grad()

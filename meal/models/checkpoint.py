@@ -16,6 +16,7 @@ from meal.core.errors import UserError
 from meal.core.files import atomic_folder, check_file, read_sealed, write_errors, write_sealed
 from meal.models.adapter import Adapted
 from meal.models.factory import build
+from meal.models.parts import head_names
 from meal.models.spec import NetworkSpec
 
 FIX = "dvc repro"
@@ -84,8 +85,16 @@ def training_steps(path: Path) -> int | None:
     return int(found) if found.isdecimal() else None
 
 
-def load_state(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def load_state(
+    network: nn.Module, state: Mapping[str, Tensor], source: str, new_head: int | None = None
+) -> None:
     """Load `state` into `network`; names and shapes must match exactly.
+
+    Args:
+        network: it keeps its own head if that is new.
+        state: may then lack the head, or have another one.
+        source: where `state` comes from, for messages.
+        new_head: the number of classes of a new head; None if the head is loaded, too.
 
     Raises:
         UserError: listing what is missing, unexpected or has another shape.
@@ -93,6 +102,12 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     if isinstance(network, Adapted) and not any(name.startswith("inner.") for name in state):
         network = network.inner  # saved elsewhere, without our adapter around it
     own = network.state_dict()
+    if new_head is not None:
+        heads = tuple(f"{name}." for name in head_names(network, new_head))
+        own, state = (
+            {name: value for name, value in each.items() if not name.startswith(heads)}
+            for each in (own, state)
+        )
     # Older versions of PyTorch did not save this counter; it is unused if momentum is set.
     wanted = {name for name in own if not name.endswith("num_batches_tracked")}
     found = {name for name in state if not name.endswith("num_batches_tracked")}

@@ -19,25 +19,56 @@ from meal.core.digests import sha256
 from meal.core.errors import UserError
 from meal.core.paths import user_folder
 from meal.models.checkpoint import load_state
-from meal.models.settings import WeightsFile
+from meal.models.hub import published_classes, published_state
+from meal.models.settings import NetworkSlice, WeightsFile
+from meal.models.spec import NetworkSpec
 
 STATE_KEYS = ("net", "state_dict", "model")  # where other trainers nest the state
 _MOST_NESTED = 3
 
 
-def load_foreign(network: nn.Module, weights: WeightsFile, key: str) -> None:
+def load_foreign(
+    network: nn.Module, weights: WeightsFile, key: str, new_head: int | None = None
+) -> None:
     """Load weights from elsewhere into `network`.
 
     Args:
-        network: its whole state must be in the file.
+        network: its whole state must be in the file, but for a new head.
         weights: a file or a URL, with its SHA-256.
         key: the key in params.yaml, for messages.
+        new_head: the number of classes of a new head; None if the head is loaded, too.
 
     Raises:
         UserError: if the file is not available, has another checksum, or does not fit.
     """
     path = locate(weights, key)
-    load_state(network, read_state(path), f"{key}: {path}")
+    load_state(network, read_state(path), f"{key}: {path}", new_head)
+
+
+def load_weights(network: nn.Module, spec: NetworkSpec, config: NetworkSlice, key: str) -> None:
+    """Load the weights that `networks.NAME.weights` names, if any.
+
+    Args:
+        network: keeps its head with `head: new`.
+        spec: its specification.
+        config: its entry in params.yaml.
+        key: the key of the weights in params.yaml, for messages.
+
+    Raises:
+        UserError: if they are not available, or do not fit.
+    """
+    new_head = spec.classes if config.head == "new" else None
+    if config.weights == "pretrained":
+        known = published_classes(spec.arch)
+        if new_head is None and known != spec.classes:
+            raise UserError(
+                f"{key}='pretrained': {spec.arch} has {known} classes, but the dataset has "
+                f"{spec.classes}; add head: new to train it on these classes"
+            )
+        state = published_state(spec.arch, spec.inner_shape[1], spec.options)
+        load_state(network, state, f"{key}: the published state", new_head)
+    elif config.weights is not None:
+        load_foreign(network, config.weights, key, new_head)
 
 
 def locate(weights: WeightsFile, key: str) -> Path:

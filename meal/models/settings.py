@@ -82,8 +82,9 @@ class Network(Section):
     """What a name under `networks` stands for.
 
     `options` are keyword arguments of the builder, `blocks` names the sub-modules whose feature
-    maps are compared, `weights` are loaded into a teacher instead of training it, and `input` is
-    the input that the network expects.
+    maps are compared, and `input` is the input that the network expects. `weights` are loaded into
+    a teacher instead of training it; with `head: new`, teacher or student starts from them and is
+    trained, with a new head for the classes of the dataset.
     """
 
     arch: str
@@ -92,7 +93,22 @@ class Network(Section):
     options: dict[str, Any] = {}
     blocks: list[Annotated[str, Field(min_length=1)]] = []
     weights: Literal["pretrained"] | WeightsFile | None = None
+    head: Literal["new"] | None = None
     input: NetworkInput | None = None
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it is trained here, from random weights or with a new head."""
+        return self.weights is None or self.head == "new"
+
+    @model_validator(mode="after")
+    def _new_head_on_weights(self) -> Network:
+        if self.head == "new" and self.weights is None:
+            raise ValueError(
+                "head='new': without weights, the whole network is new; allowed: with weights, or "
+                "remove head"
+            )
+        return self
 
     @model_validator(mode="after")
     def _options_are_json(self) -> Network:

@@ -18,7 +18,14 @@ from meal.evaluation.metrics import TEMPERATURES, class_errors
 from meal.evaluation.predictions import BASELINE, ENSEMBLE, FITTED, STUDENT, Predictions
 from meal.report.figures import save
 from meal.report.settings import ReportSlice
-from meal.report.tables import results_rows, run_note, timings_note, timings_rows
+from meal.report.tables import (
+    results_rows,
+    run_note,
+    timings_note,
+    timings_rows,
+    worth_note,
+    worth_rows,
+)
 
 if TYPE_CHECKING:
     from meal.report.pictures import Picture
@@ -77,6 +84,7 @@ def write_page(
             _results(metrics),
             _significance(significance),
             _training(config.training, metrics.get("training", {}), params["distill"]["init"]),
+            _worth(metrics["worth"]),
             *_timings(timings, metrics["cost"]),
             _classes(predictions),
         ],
@@ -203,6 +211,14 @@ def _training(
         note += " The student starts from distill.init, the baseline from random weights."
     columns = ["model", "steps", *(key.replace("_", " ") for key in keys)]
     return {"title": "Optimisation", "columns": columns, "rows": rows, "note": note}
+
+
+def _worth(found: Sequence[Mapping[str, Any]]) -> Table:
+    """What each teacher is worth to the ensemble."""
+    rows = worth_rows(found)
+    cells = [list(row.values()) for row in rows]
+    note = worth_note(found)
+    return {"title": "Teachers", "columns": list(rows[0]), "rows": cells, "note": note}
 
 
 def _timings(timings: Mapping[str, Any], cost: Mapping[str, Any]) -> list[Table]:

@@ -49,6 +49,44 @@ def results_rows(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
     return [{column: row[column] for column in columns} for row in rows]
 
 
+def worth_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What each teacher is worth to the ensemble."""
+    return _markdown(worth_rows(rows))
+
+
+def worth_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The rows of the table of teachers, as text."""
+    return [
+        {
+            "teacher": row["teacher"],
+            "error (%)": f"{row['error']:.2f}",
+            "NLL": f"{row['nll']:.4f}",
+            "fitted weight": f"{row['weight']:.2f}",
+            **(_beside(row) if "gain" in row else {}),
+        }
+        for row in rows
+    ]
+
+
+def _beside(row: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "disagrees with the others (%)": f"{row['disagreement']:.2f}",
+        "ensemble without it (%)": f"{row['error_without']:.2f}",
+        "gain (points)": f"{row['gain']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})",
+        "reading": row["reading"],
+    }
+
+
+def worth_note(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the table of teachers means, and which of them to leave out."""
+    note = (
+        "On the validation images. Gain: the error of the mean of the others minus that of all, "
+        "with its 95% interval over the images."
+    )
+    harmful = [row["teacher"] for row in rows if row.get("high", 0) < 0]
+    return f"{note} Leave out: {', '.join(harmful)}." if harmful else note
+
+
 def networks_table(costs: Mapping[str, tuple[int, int]], scales: Mapping[str, bool]) -> str:
     """Parameters and multiply-adds of each architecture, and whether it supports other widths."""
     return _markdown(

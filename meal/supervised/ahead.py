@@ -18,7 +18,10 @@ from meal.core.errors import UserError
 from meal.core.files import read_json
 from meal.data.pools import check_pool
 from meal.data.prepared import Prepared
+from meal.models.factory import build
+from meal.models.foreign import load_weights
 from meal.models.memory import check_memory
+from meal.models.parts import freeze
 from meal.models.settings import NetworkSlice
 from meal.models.spec import specify
 from meal.views.settings import ViewsSlice
@@ -44,17 +47,23 @@ def check_views(views: ViewsSlice, data: Prepared) -> None:
 
 
 def check_student(slice_: Path, data: Prepared, device: torch.device) -> None:
-    """Check that the student will find the images that its slice asks for, and enough memory.
+    """Check that the student will find what its slice names: images, weights, layers; and memory.
 
     Raises:
-        UserError: if there are too few images of a kind, or too little memory.
+        UserError: if there are too few images of a kind, no such weights or layers, or too little
+            memory.
     """
     config = read_json(slice_, _FIX)
     settings = config["distill"]
     check_pool(data, settings["pool"], settings["labelled_share"], settings["batch_size"])
-    spec = specify(NetworkSlice.model_validate(config["network"]), data)
+    network = NetworkSlice.model_validate(config["network"])
+    spec = specify(network, data)
     batch_size = min(settings["batch_size"], data.count("train"))
     check_memory(spec, device, batch_size, settings["precision"])
+    if network.weights or settings["frozen"]:
+        student = build(spec)
+        load_weights(student, spec, network, f"networks.{config['name']}.weights")
+        freeze(student, settings["frozen"], spec.classes, "distill.frozen")
 
 
 def check_disk(slices: Path, outputs: Path, teachers: Path, data: Prepared) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from meal.training.engine import Objective, ParameterGroup
+from meal.training.engine import Objective
+from meal.training.optimizer import ParameterGroup
 from meal.training.settings import Training
 
 
@@ -18,8 +19,10 @@ class SupervisedObjective(Objective):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The network's parameters, optimised by the run's settings."""
-        return [ParameterGroup(list(self.network.parameters()), self._settings)]
+        return [ParameterGroup(self.network, self._settings, self._settings.layer_decay)]
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """From images `(N, C, H, W)` and labels `(N,)` to the loss; there are no parts."""
-        return nn.functional.cross_entropy(self.network(images), labels), {}
+        smoothing = self._settings.label_smoothing
+        logits = self.network(images)
+        return nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing), {}

@@ -19,14 +19,16 @@ from meal.core.settings import load_slice
 from meal.core.work import WorkFolder
 from meal.data.prepared import Prepared, open_data
 from meal.models.factory import build, check_structure
+from meal.models.foreign import load_weights
 from meal.models.memory import check_memory
 from meal.models.spec import specify
 from meal.supervised.ahead import check_disk, check_student, check_views
+from meal.supervised.chance import worse_than_chance
 from meal.supervised.loading import load_teacher
 from meal.supervised.objective import SupervisedObjective
 from meal.supervised.settings import SupervisedSlice
 from meal.training.checkpoints import Checkpoints
-from meal.training.engine import Run, Trained, train
+from meal.training.engine import Run, Trained, best_epoch, train
 from meal.training.validation import validator
 from meal.views.batches import Visits, steps_per_epoch
 from meal.views.families import view_family
@@ -107,6 +109,7 @@ def train_supervised(
     check_memory(spec, device, batch_size, settings.precision)
     check_structure(spec)
     network = build(spec, seed)
+    load_weights(network, spec, config.network, f"networks.{config.name}.weights")
     pipeline = ViewPipeline(PlainPipeline.of(data, "train", device), view_family(views))
     labels = data.labels("train").to(device)
     steps = steps_per_epoch(len(pipeline), settings.batch_size)
@@ -118,7 +121,7 @@ def train_supervised(
         for _, rows, images in pipeline.batches(order):
             yield images, labels[rows.to(device, non_blocking=True)]
 
-    return train(
+    trained = train(
         Run(
             title=title,
             spec=spec,
@@ -131,8 +134,20 @@ def train_supervised(
             checkpoints=checkpoints,
             curve=curve,
             logger=logger,
+            start_steps=0 if config.network.weights is None else None,
         )
     )
+    row = best_epoch(trained.history) if settings.keep == "best" else trained.history[-1]
+    fault = worse_than_chance(row["validation_top1_error"], data.labels("validation").numpy())
+    if fault is not None:
+        LOGGER.warning(
+            "%s: %sthe learning rate is too high or too low, there are too few epochs or labels, "
+            "or too many layers are frozen; see %s",
+            title,
+            fault,
+            curve or "the training curve",
+        )
+    return trained
 
 
 def _draws(config: SupervisedSlice, purpose: Purpose) -> tuple[int, ViewsSlice]:

@@ -21,11 +21,12 @@ from meal.core.runtime import Logger
 from meal.core.seeds import Purpose, derive_seed
 from meal.core.signals import Interrupted, Interruption, recorded_signals
 from meal.models.checkpoint import save
+from meal.models.parts import freeze
 from meal.models.spec import NetworkSpec
 from meal.training.checkpoints import Checkpoints
 from meal.training.loggers import open_log
-from meal.training.schedule import factor
-from meal.training.settings import Optimisation, Training
+from meal.training.optimizer import GroupOptimizer, ParameterGroup
+from meal.training.settings import Training
 
 History = list[dict[str, float]]  # a row of metrics per epoch
 
@@ -51,14 +52,6 @@ class Trained:
         """Write specification and state to `folder`, and the history to `curve` (CSV)."""
         save(folder, self.spec, self.state, self.steps)
         write_csv(curve, self.history)
-
-
-@dataclass(frozen=True)
-class ParameterGroup:
-    """Parameters with their own learning rate, weight decay and schedule."""
-
-    parameters: list[nn.Parameter]
-    optimisation: Optimisation
 
 
 class Objective(nn.Module, ABC):
@@ -124,30 +117,6 @@ def train(run: Run) -> Trained:
     return _Trainer(run).train()
 
 
-def make_optimizer(objective: Objective) -> torch.optim.Optimizer:
-    """SGD over the objective's parameter groups."""
-    groups = [
-        {
-            "params": group.parameters,
-            "lr": group.optimisation.lr,
-            "momentum": group.optimisation.momentum,
-            "nesterov": group.optimisation.nesterov,
-            "weight_decay": group.optimisation.weight_decay,
-        }
-        for group in objective.parameter_groups()
-    ]
-    # Fused steps are no faster on a CPU (reports/benchmarks/options.json).
-    fused = next(objective.parameters()).device.type == "cuda"
-    optimizer = torch.optim.SGD(groups, fused=fused, foreach=not fused)
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            # The fused step needs a buffer for all parameters or for none, and parameters that
-            # belong to one teacher have no gradient before its first step. Zeros change nothing.
-            if group["momentum"]:
-                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    return optimizer
-
-
 class _Trainer:
     """The state of a run, all of which is in its checkpoints, and the loop over its steps."""
 
@@ -155,8 +124,10 @@ class _Trainer:
         self._run = run
         self._objective = run.objective
         self._device = next(run.objective.parameters()).device
-        self._optimizer = make_optimizer(run.objective)
-        self._schedules = [group.optimisation for group in run.objective.parameter_groups()]
+        self._held = freeze(
+            run.objective.network, run.settings.frozen, run.spec.classes, f"{run.title}: frozen"
+        )
+        self._optimizers = [GroupOptimizer(each) for each in run.objective.parameter_groups()]
         self._average: AveragedModel | None = None
         if run.settings.ema:
             average = get_ema_multi_avg_fn(run.settings.ema)
@@ -181,12 +152,12 @@ class _Trainer:
             open_log(run.logger, log_name, self._history) as self._log,
             Progress(run.title, total, "steps", self._step, epochs) as bar,
         ):
-            while len(self._history) < epochs:
+            while len(self._history) < epochs and not self._is_enough():
                 self._train_epoch(bar, interruption)
                 self._end_epoch(bar)
                 self._leave_if_asked(interruption)
         state = self._state() if self._best is None else self._best
-        steps = None if run.start_steps is None else run.start_steps + total
+        steps = None if run.start_steps is None else run.start_steps + self._step
         return Trained(run.spec, state, self._history, steps)
 
     def _train_epoch(self, bar: Progress, interruption: Interruption) -> None:
@@ -196,6 +167,8 @@ class _Trainer:
         if first == run.steps_per_epoch:  # resumed after the last step, before validation
             return
         self._objective.train()
+        for module in self._held:
+            module.eval()
         for inputs in run.batches(epoch, first):
             loss, parts = self._optimise(inputs)
             for name, value in {"loss": loss, **parts}.items():
@@ -215,18 +188,16 @@ class _Trainer:
     def _optimise(self, inputs: tuple[Any, ...]) -> tuple[Tensor, dict[str, Tensor]]:
         """One step of the optimizer; returns the loss and its parts."""
         run, settings = self._run, self._run.settings
-        for group, schedule in zip(self._optimizer.param_groups, self._schedules, strict=True):
-            scale = factor(schedule, self._step, run.steps_per_epoch, settings.epochs)
-            group["lr"] = schedule.lr * scale
         # The draws of layers depend only on the step, so there is no generator to save.
         torch.manual_seed(derive_seed(run.seed, Purpose.LAYERS, self._step))
         with self._autocast():
             loss, parts = self._objective(*inputs)
         if self._device.type == "cpu":  # on other devices, reading the loss synchronises
             self._check_finite(loss, parts)
-        self._optimizer.zero_grad(set_to_none=True)
+        self._objective.zero_grad(set_to_none=True)
         loss.backward()
-        self._optimizer.step()
+        for optimizer in self._optimizers:
+            optimizer.step(self._step, run.steps_per_epoch, settings.epochs)
         if self._average is not None:
             self._average.update_parameters(self._objective.network)
         return loss, parts
@@ -247,15 +218,21 @@ class _Trainer:
         self._kept.eval()
         metrics = self._run.validate(self._kept)
         row |= {f"validation_{name}": value for name, value in metrics.items()}
-        best = all(_rank(row) < _rank(earlier) for earlier in self._history)
-        if self._run.settings.keep == "best" and best:
-            self._best = self._state()
         self._history.append(row)
+        if self._run.settings.keep == "best" and best_epoch(self._history) is row:
+            self._best = self._state()
         self._sums = {}
         self._save()
         self._write_curve()
         self._log.write(row)
         bar.end_epoch({name: value for name, value in row.items() if name != "epoch"})
+
+    def _is_enough(self) -> bool:
+        """Whether `early_stopping` ends the run: it has not improved for so many epochs."""
+        patience = self._run.settings.early_stopping
+        if patience is None or not self._history:
+            return False
+        return len(self._history) - best_epoch(self._history)["epoch"] >= patience
 
     def _write_curve(self) -> None:
         """Write the epochs so far, for plots that move while training goes on."""
@@ -275,7 +252,7 @@ class _Trainer:
                 "history": self._history,
                 "best": self._best,
                 "objective": self._objective.state_dict(),
-                "optimizer": self._optimizer.state_dict(),
+                "optimizers": [each.optimizer.state_dict() for each in self._optimizers],
                 "average": average,
             },
         )
@@ -287,7 +264,8 @@ class _Trainer:
         self._step, self._history, self._best = state["step"], state["history"], state["best"]
         self._sums = {name: value.to(self._device) for name, value in state["sums"].items()}
         self._objective.load_state_dict(state["objective"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        for each, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            each.optimizer.load_state_dict(saved)
         if self._average is not None:
             self._average.load_state_dict(state["average"])
         total = self._run.settings.epochs * self._run.steps_per_epoch
@@ -307,13 +285,14 @@ class _Trainer:
             shown = ", ".join(
                 f"{name}={float(value.detach()):.4g}" for name, value in parts.items()
             )
-            rate = self._optimizer.param_groups[0]["lr"]
+            rate = self._optimizers[0].rate
             raise UserError(
                 f"{self._run.title}: the loss is {float(loss.detach())} at step {self._step} "
-                f"(lr={rate:.3g}{', ' + shown if shown else ''}); lower the learning rate or raise "
-                "warmup_epochs"
+                f"(lr={rate:.3g}{', ' + shown if shown else ''}); lower the learning rate, raise "
+                "warmup_epochs, or set clip_norm"
             )
 
 
-def _rank(row: dict[str, float]) -> tuple[float, float]:
-    return row["validation_top1_error"], row["validation_nll"]
+def best_epoch(history: History) -> dict[str, float]:
+    """The row of the first epoch with the lowest validation error, and then NLL."""
+    return min(history, key=lambda row: (row["validation_top1_error"], row["validation_nll"]))

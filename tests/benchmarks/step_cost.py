@@ -27,7 +27,8 @@ from meal.models.spec import NetworkSpec
 from meal.supervised.objective import SupervisedObjective
 from meal.targets.cache import NETWORK, seal
 from meal.targets.ensemble import Ensemble
-from meal.training.engine import Objective, make_optimizer
+from meal.training.engine import Objective
+from meal.training.optimizer import GroupOptimizer
 from meal.training.settings import Training
 from meal.views.families import PaddedCrops
 from meal.views.pipelines import PlainPipeline, ViewPipeline
@@ -96,16 +97,17 @@ def pipeline() -> ViewPipeline:
 
 def stepper(objective: Objective, inputs: Callable[[int], tuple[Any, ...]]) -> Callable[[], None]:
     """A function that takes one training step, as the engine does."""
-    optimizer, step = make_optimizer(objective), 0
+    optimizers, step = [GroupOptimizer(each) for each in objective.parameter_groups()], 0
     objective.train()
 
     def run() -> None:
         nonlocal step
         step += 1
         loss, _ = objective(*inputs(step))
-        optimizer.zero_grad(set_to_none=True)
+        objective.zero_grad(set_to_none=True)
         loss.backward()
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step(step, 1000, 1)
 
     return run
 

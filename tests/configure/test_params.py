@@ -106,6 +106,21 @@ FAULTS = {
     "networks.vgg.weights={file: x.pt}": "networks.vgg.weights.file='x.pt': no such file",
     "networks.vgg.weights=best": "weights='best': must be 'pretrained' or keys with values",
     "networks.vgg.weights={file: x.pt, sha256: 12ab}": "expected the 64 digits (0-9, a-f)",
+    "networks.vgg.head=new": "networks.vgg.head='new': without weights, the whole network is new",
+    "networks.vgg.head=old": "networks.vgg.head='old': must be 'new'",
+    "networks.vgg.training={lrr: 1}": "networks.vgg.training.lrr: unknown key; allowed here: ",
+    "networks.vgg.training={epochs: 0}": "networks.vgg.training.epochs=0: must be greater than",
+    "networks.vgg.training=7": "networks.vgg.training=7: must be keys with values",
+    "networks.vgg={arch: timm/resnet18, weights: pretrained, training: {lr: 1}}": "networks.vgg."
+    "training={'lr': 1}: its weights are loaded as they are; allowed: with head: new",
+    "teaching.early_stopping=3": "teaching.early_stopping=3: the last epoch is then a worse one",
+    "teaching.early_stopping=all": "early_stopping='all': to leave it unset, write none",
+    "teaching.optimizer=adam": "teaching.optimizer='adam': must be 'sgd' or 'adamw'",
+    "teaching.betas=[0.9]": "teaching.betas=[0.9]: ",
+    "teaching.clip_norm=0": "teaching.clip_norm=0: must be greater than or equal to 0.000000001",
+    "teaching.layer_decay=1.1": "teaching.layer_decay=1.1: must be less than or equal to 1",
+    "teaching.frozen=head": "teaching.frozen='head': must be 'backbone'",
+    "distill.discriminator.optimizer=lion": "optimizer='lion': must be 'sgd' or 'adamw'",
     r'"\e[31m"=1': "params.yaml: \\x1b[31m: unknown key; allowed here: seed, dataset, student",
 }
 

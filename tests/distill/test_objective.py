@@ -206,8 +206,9 @@ def test_discriminators_are_saved_and_trained_with_their_own_rate(mode: str) -> 
     own, theirs = method.parameter_groups()
     assert theirs.optimisation.lr == 0.01
     assert own.optimisation.lr == 0.05
-    assert {id(p) for p in theirs.parameters} == {id(p) for p in discriminator_parameters(method)}
-    grouped = {id(p) for group in (own, theirs) for p in group.parameters}
+    found = {id(p) for p in theirs.module.parameters()}
+    assert found == {id(p) for p in discriminator_parameters(method)}
+    grouped = {id(p) for group in (own, theirs) for p in group.module.parameters()}
     assert grouped == {id(p) for p in method.parameters()}
 
 
@@ -343,8 +344,7 @@ def test_projected_blocks_have_a_projection_and_a_discriminator_for_each_teacher
     names = {"wide_block1", "wide_block2", "narrow_block1"}
     assert set(method.compared) == set(method.discriminators) == {"logits", *names}
     assert projection(method, "wide_block2").shape == (40, 8)  # the student has 8 channels
-    own, theirs = method.parameter_groups()
-    grouped = [id(p) for group in (own, theirs) for p in group.parameters]
+    grouped = [id(p) for group in method.parameter_groups() for p in group.module.parameters()]
     assert sorted(grouped) == sorted(id(p) for p in method.parameters())
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from meal.ensemble.weighting import fit_weights
+from meal.ensemble.weighting import best_weights, fit_weights
 from meal.metrics import log_softmax, negative_log_likelihood
 
 
@@ -29,6 +29,13 @@ def test_a_weak_member_gets_little_weight_and_copies_share_theirs() -> None:
     copied = fit_weights([good, good, other], LABELS)
     assert copied[0] == pytest.approx(copied[1], abs=1e-3)
     assert copied[0] + copied[1] == pytest.approx(weights[0], abs=0.03)
+
+
+def test_the_best_member_has_all_the_weight() -> None:
+    members = [member(1, LABELS, 1), member(2, LABELS, 3), member(3, LABELS, 2)]
+    assert best_weights(members, LABELS) == [0, 1, 0]
+    flat = [0.5 * member(2, LABELS, 3), member(2, LABELS, 3)]  # equal errors
+    assert best_weights([log_softmax(each) for each in flat], LABELS) == [0, 1]
 
 
 def test_no_other_weights_have_a_lower_nll() -> None:

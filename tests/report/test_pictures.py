@@ -56,6 +56,7 @@ def make_run(
     cost["teachers"] = {f"t{k}": COST for k in range(teachers)}
     machine = {"processor": "a processor", "threads": 2, "torch": "1.0"}
     made = {**scores.metrics, "cost": cost, "run": machine, "training": {"baseline_steps": 520}}
+    made["worth"] = [{"teacher": "a", "error": 1.0, "nll": 0.1, "weight": 1.0}]
     return made, scores.predictions
 
 

@@ -68,7 +68,7 @@ def test_the_report_is_complete_and_readable(
         assert image.bounding_box()["height"] > 40  # type: ignore[index]
     # Wide tables and pictures scroll in their own frames; the page itself does not.
     assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
-    assert page.locator("table").count() == 4
+    assert page.locator("table").count() == 5
     assert "resnet from vgg, resnet, preact" in page.title()
     hint = page.locator(".hint").first
     assert hint.is_visible() == (viewport is PHONE)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from meal.core.digests import sha256
 from tests.stages.conftest import Project
@@ -55,6 +57,39 @@ def test_a_teacher_with_weights_is_loaded_not_trained(clean: Project, tmp_path: 
     clean.run("git", "checkout", "-q", "-f", "main")
     trained = json.loads(clean.read("reports/scores.json"))["teachers"][name]
     assert loaded == trained
+
+
+def test_a_backbone_with_a_new_head_starts_teacher_student_and_baseline(
+    clean: Project, tmp_path: Path
+) -> None:
+    """One entry, in three roles; `training` is the teacher's alone."""
+    saved = clean.folder / "artifacts" / "teachers" / "resnet" / "weights.safetensors"
+    file = tmp_path / "known.safetensors"
+    file.write_bytes(saved.read_bytes())
+    tuned = {**yaml.safe_load(clean.read("params.yaml"))["networks"]["resnet"]}
+    tuned["weights"] = {"file": str(file), "sha256": sha256(saved)}
+    tuned |= {"head": "new", "training": {"epochs": 1, "frozen": "backbone"}}
+    change(clean, {"tuned": tuned}, student="tuned", teachers=["vgg", "tuned"])
+    all_of_it = [
+        "configure", "teacher@tuned", "cache@tuned", "ensemble", "baseline", "distill", "evaluate",
+        "report", "export",
+    ]  # fmt: skip
+    assert sorted(clean.stages_run("dvc", "repro")) == sorted(all_of_it)
+    start = load_file(file)
+    teacher, student, baseline = (
+        load_file(clean.folder / "artifacts" / name / "weights.safetensors")
+        for name in ("teachers/tuned", "student", "baseline")
+    )
+    kept = {name for name, value in teacher.items() if torch.equal(value, start[name])}
+    assert kept == {*start} - {"fc.weight", "fc.bias"}
+    for trained in (student, baseline):
+        assert not torch.equal(trained["conv1.weight"], start["conv1.weight"])
+    assert len(clean.read("reports/training/teachers/tuned.csv").splitlines()) == 2
+    tuned["training"] = {"epochs": 1, "frozen": ["conv1"]}
+    change(clean, {"tuned": tuned})
+    run = clean.stages_run("dvc", "repro")
+    assert "teacher@tuned" in run and "distill" in run
+    assert "baseline" not in run and "teacher@vgg" not in run
 
 
 def test_a_missing_weights_file_stops_the_run_before_anything_is_lost(clean: Project) -> None:

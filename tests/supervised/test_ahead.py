@@ -81,10 +81,13 @@ def test_a_student_that_cannot_be_trained_is_an_error_before_any_teacher_trains(
     def write(**distill: Any) -> Path:
         given = {
             "pool": "all", "labelled_share": None, "batch_size": 32, "precision": "float32",
+            "frozen": [],
             **distill,
         }  # fmt: skip
         network = {"arch": "tiny", "width": width}
-        write_sealed(tmp_path / "distill.json", {"distill": given, "network": network})
+        write_sealed(
+            tmp_path / "distill.json", {"name": "one", "distill": given, "network": network}
+        )
         return tmp_path / "distill.json"
 
     width, device = 1.0, torch.device("cpu")
@@ -92,6 +95,8 @@ def test_a_student_that_cannot_be_trained_is_an_error_before_any_teacher_trains(
     for change in ({"pool": "unlabelled"}, {"labelled_share": 0.5}):
         with pytest.raises(UserError, match="every training image has a label"):
             check_student(write(**change), data, device)
+    with pytest.raises(UserError, match=r"^distill\.frozen='stem': no such sub-module"):
+        check_student(write(frozen=["stem"]), data, device)
     width = 64.0
     monkeypatch.setattr(memory, "total_memory", lambda device: 2**20)
     with pytest.raises(UserError, match=r"tiny at width 64 .* training it with batch_size 32"):

@@ -35,7 +35,8 @@ from meal.supervised import run as supervised
 from meal.supervised.run import train_supervised
 from meal.supervised.settings import SupervisedSlice
 from meal.training.checkpoints import Checkpoints
-from meal.training.engine import Objective, ParameterGroup, Run, Trained, train
+from meal.training.engine import Objective, Run, Trained, train
+from meal.training.optimizer import ParameterGroup
 from meal.training.schedule import factor
 from meal.training.settings import Optimisation, Training
 from tests.conftest import ROOT
@@ -141,10 +142,18 @@ def test_training_on_labels_leaves_no_hooks_on_the_network(
 
 
 @pytest.mark.parametrize("stop_after", [1, 3])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"optimizer": "adamw", "lr": 0.01, "clip_norm": 1.0, "decay_norms": False, "ema": 0.5}],
+)
 def test_an_interrupted_run_ends_with_the_same_bytes(
-    stop_after: int, data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any],
+    stop_after: int,
+    data: Prepared,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole, _ = run_supervised(data, tmp_path / "whole")
+    whole, _ = run_supervised(data, tmp_path / "whole", **changes)
     save = Checkpoints.save
 
     def save_and_die(self: Checkpoints, step: int, state: dict[str, Any]) -> None:
@@ -154,8 +163,8 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Checkpoints, "save", save_and_die)
-        run_supervised(data, tmp_path / "parts")
-    assert_same(whole, run_supervised(data, tmp_path / "parts")[0])
+        run_supervised(data, tmp_path / "parts", **changes)
+    assert_same(whole, run_supervised(data, tmp_path / "parts", **changes)[0])
 
 
 def test_runs_with_other_parameters_have_other_checkpoints(data: Prepared, tmp_path: Path) -> None:
@@ -220,16 +229,16 @@ class Line(Objective):
     def __init__(self, rates: list[Optimisation]) -> None:
         super().__init__()
         self.network = nn.Linear(1, 1, bias=False)
-        self.other = nn.Parameter(torch.zeros(1))
+        self.other = nn.ParameterList([torch.zeros(1)])
         self.rates = rates
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        groups = [list(self.network.parameters()), [self.other]]
+        groups = (self.network, self.other)
         return [ParameterGroup(g, r) for g, r in zip(groups, self.rates, strict=True)]
 
     def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         error = (self.network(images) - images).square().mean()
-        return error + (self.other - 1).square().sum(), {"error": error}
+        return error + (self.other[0] - 1).square().sum(), {"error": error}
 
 
 def line_run(tmp_path: Path, settings: Training, **changes: Any) -> Run:
@@ -258,17 +267,35 @@ def test_each_group_follows_its_own_schedule(
         lr=0.5, epochs=3, batch_size=4, schedule="step", milestones=[1, 2], momentum=0.0,
         nesterov=False,
     )  # fmt: skip
-    rates: list[list[float]] = []
+    rates: list[float] = []
     step = torch.optim.SGD.step
 
     def spy(self: torch.optim.SGD, *args: Any) -> Any:
-        rates.append([group["lr"] for group in self.param_groups])
+        rates.append(self.param_groups[0]["lr"])
         return step(self, *args)
 
     monkeypatch.setattr(torch.optim.SGD, "step", spy)
     train(line_run(tmp_path, settings))
-    assert [round(own, 6) for own, _ in rates] == [0.5, 0.5, 0.05, 0.05, 0.005, 0.005]
-    assert {other for _, other in rates} == {0.01}
+    assert [round(own, 6) for own in rates[::2]] == [0.5, 0.5, 0.05, 0.05, 0.005, 0.005]
+    assert {*rates[1::2]} == {0.01}
+
+
+def test_early_stopping_ends_the_run_when_nothing_improves(tmp_path: Path) -> None:
+    errors = [5.0, 4.0, 4.5, 4.0, 9.0, 1.0]
+    settings = Training(lr=0.1, epochs=6, batch_size=4, keep="best", early_stopping=3)
+    shown: list[torch.Tensor] = []
+
+    def validate(network: nn.Module) -> dict[str, float]:
+        shown.append(network.weight.detach().clone())  # type: ignore[operator]
+        return {"top1_error": errors[len(shown) - 1], "nll": 1.0}
+
+    run = line_run(tmp_path, settings, validate=validate)
+    stopped = train(run)
+    assert [row["validation_top1_error"] for row in stopped.history] == errors[:5]
+    assert stopped.steps == 10
+    assert torch.equal(stopped.state["weight"], shown[1])
+    again = train(run)  # from its last checkpoint: there is nothing left to do
+    assert again.history == stopped.history and len(shown) == 5
 
 
 def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_checkpoint(

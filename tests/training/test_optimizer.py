@@ -1,0 +1,83 @@
+"""Optimizers: hand-computed steps, weight decay by kind, clipping, rates by depth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from meal.models.factory import build
+from meal.models.spec import InputSpec, NetworkSpec
+from meal.training.optimizer import GroupOptimizer, ParameterGroup, layer_scales
+from meal.training.settings import Optimisation
+
+
+def stepped(
+    module: nn.Module, gradient: float, layer_decay: float = 1.0, **settings: Any
+) -> dict[str, torch.Tensor]:
+    """How the parameters change in the first step, if all gradients are equal."""
+    before = {name: value.detach().clone() for name, value in module.named_parameters()}
+    optimisation = Optimisation.model_validate({"schedule": "constant", **settings})
+    optimizer = GroupOptimizer(ParameterGroup(module, optimisation, layer_decay))
+    for parameter in module.parameters():
+        parameter.grad = torch.full_like(parameter, gradient)
+    optimizer.step(0, steps_per_epoch=1, epochs=1)
+    return {name: value.detach() - before[name] for name, value in module.named_parameters()}
+
+
+def test_sgd_with_nesterov_momentum_by_hand() -> None:
+    layer = nn.Linear(2, 1, bias=False)
+    weight = layer.weight.detach().clone()
+    moved = stepped(layer, 3.0, lr=0.1, momentum=0.9, weight_decay=0.5)["weight"]
+    assert torch.allclose(moved, -0.1 * 1.9 * (3 + 0.5 * weight), atol=1e-6)
+
+
+def test_adamw_decays_apart_from_the_gradient() -> None:
+    layer = nn.Linear(2, 1, bias=False)
+    weight = layer.weight.detach().clone()
+    moved = stepped(layer, 3.0, optimizer="adamw", lr=0.1, weight_decay=0.5)["weight"]
+    # Its first step is the rate in the direction of the gradient, whatever the gradient's size.
+    assert torch.allclose(moved, -0.1 * 0.5 * weight - 0.1, atol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_norms_and_biases_can_be_spared_from_decay(optimizer: str) -> None:
+    options: dict[str, Any] = {"optimizer": optimizer, "lr": 0.1, "weight_decay": 0.5}
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
+    moved = stepped(network, 0.0, decay_norms=False, **options)
+    assert {name for name, by in moved.items() if by.any()} == {"0.weight", "2.weight"}
+    everything = stepped(network, 0.0, **options)
+    assert {name for name, by in everything.items() if by.any()} == {*moved} - {"1.bias"}
+
+
+def test_gradients_are_clipped_to_a_norm_over_the_whole_group() -> None:
+    plain: dict[str, Any] = {"lr": 1.0, "momentum": 0.0, "nesterov": False}
+    moved = stepped(nn.Linear(3, 4), 2.0, clip_norm=0.5, **plain)
+    assert sum(by.square().sum() for by in moved.values()) ** 0.5 == pytest.approx(0.5, rel=1e-4)
+    free = stepped(nn.Linear(3, 4), 0.01, clip_norm=0.5, **plain)
+    assert torch.allclose(free["weight"], torch.full((4, 3), -0.01), atol=1e-6)
+
+
+def test_rates_decay_by_timms_layers() -> None:
+    network = timm.create_model("test_resnet.r160_in1k", num_classes=3)
+    scales = layer_scales(network, 0.5)
+    assert scales["fc.weight"] == 1
+    ordered = [scales[f"{name}.weight"] for name in ("conv1.0", "layer1.0.conv1", "fc")]
+    assert ordered == sorted(ordered) and ordered[0] < 0.1 and len(set(ordered)) == 3
+    plain: dict[str, Any] = {"lr": 1.0, "momentum": 0.0, "nesterov": False}
+    moved = stepped(network, 1.0, layer_decay=0.5, **plain)
+    for name, by in moved.items():
+        assert torch.allclose(by, torch.full_like(by, -scales[name]), atol=1e-5), name
+
+
+def test_rates_decay_by_top_level_for_other_networks_and_behind_an_adapter() -> None:
+    inputs = InputSpec(32, 3, (0.5,) * 3, (0.5,) * 3, (0.1,), (0.3,))
+    network = build(NetworkSpec("tiny", 1.0, 1, 16, 3, inputs=inputs))
+    scales = layer_scales(network, 0.5)
+    assert scales.keys() == dict(network.named_parameters()).keys()
+    assert [scales[f"inner.{name}.weight"] for name in ("0.0", "1.1", "2.0", "5")] == [
+        0.125, 0.25, 0.5, 1
+    ]  # fmt: skip
