@@ -19,7 +19,7 @@ from meal.metrics import Labels
 from meal.models.checkpoint import save
 from meal.models.factory import build
 from meal.models.spec import NetworkSpec
-from meal.targets.cache import TargetCache
+from meal.targets.cache import Array, TargetCache
 from meal.targets.ensemble import Ensemble
 
 CPU = torch.device("cpu")
@@ -64,6 +64,11 @@ def make_cache(
     weights = teacher(folder / "teachers", name, seed)
     work = WorkFolder(folder / "work", f"cache@{name}", {"cache": str(cache), "seed": seed})
     return build_cache(cache_slice(name, **cache), data, weights, folder / "caches" / name, work)
+
+
+def stored(cache: TargetCache, name: str) -> Array:
+    """What a cache holds under a name: `(views, images, values)`."""
+    return np.stack([cache.records(view)[name] for view in range(cache.manifest["view_count"])])
 
 
 def build_ensemble(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,16 +29,16 @@ from meal.models.spec import NetworkSpec
 from meal.targets.cache import (
     NETWORK,
     PLAIN_SPLITS,
+    VIEWS,
     Array,
-    Layout,
-    Memmap,
     TargetCache,
     create,
-    logits_layout,
+    record,
     seal,
+    view_file,
 )
 from meal.targets.topk import compress
-from meal.views.families import view_family
+from meal.views.families import view_family, views_digest
 from meal.views.pipelines import PlainPipeline, ViewPipeline
 
 
@@ -80,13 +80,13 @@ class CacheBuild:
                 f"cache.top_k={top_k}: the dataset has {self._spec.classes} classes; "
                 f"allowed: 1 to {self._spec.classes - 1}, or all"
             )
-        self._layout = layout_of(config, images, self._spec, self._network)
+        self._record = record_of(config, self._spec, self._network)
         if shard is None:  # no other process is writing: remove what a killed one left behind
-            for leftover in work.path.glob(".*.npy.*"):
+            for leftover in work.path.rglob(".*.npy.*"):
                 leftover.unlink()
-        _announce(config, images, self._layout, work.path)
+        _announce(config, images, self._record, work.path)
         # Without a cache and without blocks, nothing would be kept of the views.
-        views = config.view_count if self._layout or blocks.block_sizes else 0
+        views = config.view_count if self._record or blocks.block_sizes else 0
         self._shard, self._parts = shard, divide(views, images)
 
     def compute(self) -> None:
@@ -95,39 +95,41 @@ class CacheBuild:
         With `cache.enabled: false`, only the moments of the blocks are kept.
         """
         pipeline = ViewPipeline(PlainPipeline.of(self._data, "train", self._device), self._family)
-        folder = self._work.path
         mine = self._parts if self._shard is None else self._shard.of(self._parts)
-        arrays = {
-            name: create(folder / f"{name}.npy", *kind) for name, kind in self._layout.items()
-        }
-        left = [part for part in mine if not is_done(folder, part, arrays)]
+        left = [part for part in mine if not is_done(self._work.path, part, self._records(part))]
         title, total = f"cache of {self._config.name}", sum(map(len, mine))
         done = total - sum(map(len, left))
         if done:
             print(f"{title}: resumed after {done} of {total} images", flush=True)
         with Progress(title, total, "images", done) as progress:
             for part in left:
-                self._compute_part(part, arrays, pipeline, progress)
+                self._compute_part(part, pipeline, progress)
             progress.show({})
 
-    def _compute_part(
-        self, part: Part, arrays: Mapping[str, Memmap], pipeline: ViewPipeline, progress: Progress
-    ) -> None:
+    def _records(self, part: Part) -> Array | None:
+        """The records of a part, for writing; None if outputs are not stored."""
+        if self._record is None:
+            return None
+        path = self._work.path / view_file(part.view)
+        return create(path, self._record, (self._data.count("train"),))[part.start : part.stop]
+
+    def _compute_part(self, part: Part, pipeline: ViewPipeline, progress: Progress) -> None:
+        records = self._records(part)
         sums, stored = Sums(self._network.block_sizes), part.start
         for start, stop, outputs in view_outputs(
             self._network, pipeline, part, self._config.cache.top_k
         ):
-            for name, array in arrays.items():
-                self._check_range(name, outputs[name], array.dtype)
-                array[part.view, start:stop] = outputs[name]
+            for name in self._record.names or () if self._record is not None else ():
+                assert records is not None
+                field = records[name]
+                self._check_range(name, outputs[name], field.dtype)
+                field[start - part.start : stop - part.start] = outputs[name]
             sums.add(outputs, skipped=stored - start)  # a span may overlap the previous one
             progress.advance(stop - stored)
             stored = stop
             if progress.due():
                 progress.show({})
-        for array in arrays.values():
-            array.flush()
-        write_note(self._work.path, part, arrays, sums)
+        write_note(self._work.path, part, records, sums)
 
     def _check_range(self, name: str, values: Array, dtype: np.dtype[Any]) -> None:
         """Raise UserError if values do not fit the type in which they are stored."""
@@ -165,6 +167,7 @@ class CacheBuild:
                 "alignment": ALIGNMENT_VERSION,
                 "align": config.cache.align,
                 "weights": sha256(self._teacher / "weights.safetensors"),
+                "code": views_digest(),
                 "network": asdict(self._spec),
                 "enabled": config.cache.enabled,
                 "dtype": config.cache.dtype,
@@ -181,15 +184,14 @@ class CacheBuild:
         return TargetCache(folder, f"cache@{config.name}")
 
 
-def layout_of(config: CacheSlice, images: int, spec: NetworkSpec, network: BlockNetwork) -> Layout:
-    """The arrays of the outputs for the training views."""
-    settings, rows = config.cache, (config.view_count, images)
+def record_of(
+    config: CacheSlice, spec: NetworkSpec, network: BlockNetwork
+) -> np.dtype[np.void] | None:
+    """What is stored for an image in a view; None if nothing is."""
+    settings = config.cache
     if not settings.enabled:
-        return {}
-    layout = logits_layout(rows, spec.classes, settings.dtype, settings.top_k)
-    for block, size in network.block_sizes.items():
-        layout[f"block{block}"] = (np.dtype(settings.dtype), (*rows, size))
-    return layout
+        return None
+    return record(spec.classes, settings.dtype, settings.top_k, network.block_sizes)
 
 
 @torch.inference_mode()
@@ -214,15 +216,17 @@ def view_outputs(
         yield int(rows[0]), int(rows[-1]) + 1, outputs
 
 
-def _announce(config: CacheSlice, images: int, layout: Layout, folder: Path) -> None:
+def _announce(
+    config: CacheSlice, images: int, record: np.dtype[np.void] | None, folder: Path
+) -> None:
     """Print the size of the cache; raise UserError if the disk has too little space."""
-    size = sum(dtype.itemsize * int(np.prod(shape)) for dtype, shape in layout.values())
-    present = sum(path.stat().st_blocks * 512 for path in folder.glob("*.npy"))
+    size = 0 if record is None else record.itemsize * images * config.view_count
+    named = "nothing: the teacher runs online" if record is None else ", ".join(record.names or ())
+    present = sum(path.stat().st_blocks * 512 for path in folder.glob(f"{VIEWS}/*.npy"))
     free = shutil.disk_usage(folder).free + present
     print(
         f"cache of {config.name}: {config.view_count} views of {images} images, "
-        f"{size / 2**20:.1f} MiB on disk "
-        f"({', '.join(layout) or 'nothing: the teacher runs online'})",
+        f"{size / 2**20:.1f} MiB on disk ({named})",
         flush=True,
     )
     if size > free:

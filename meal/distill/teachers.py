@@ -67,12 +67,11 @@ class CachedTeacher:
 
     def outputs(self, batch: TargetBatch) -> Outputs:
         """Read the rows of the batch."""
-        rows = batch.rows.numpy()
-        blocks = {}
+        stored, blocks = self._cache.outputs(batch.view, batch.rows.numpy()), {}
         for block, moments in self._blocks.items():
-            values = self._cache.block(block, batch.view, rows)
+            values = stored.block(block)
             blocks[block] = self._to(values if moments is None else standardise(values, moments))
-        return self._to(self._cache.logits(batch.view, rows)), blocks
+        return self._to(stored.logits), blocks
 
     def _to(self, values: Tensor) -> Tensor:
         return values.to(self._device, non_blocking=True)

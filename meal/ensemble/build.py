@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from meal.core.errors import UserError
 from meal.core.files import atomic_folder, link, save_array, write_sealed
@@ -15,12 +16,14 @@ from meal.ensemble.weighting import best_weights, fit_weights
 from meal.metrics import Labels, log_softmax
 from meal.targets.cache import (
     PLAIN_SPLITS,
+    Array,
     TargetCache,
     create,
-    logits_layout,
     moments_entry,
+    record,
     seal,
     sums,
+    view_file,
 )
 from meal.targets.ensemble import (
     FIX,
@@ -91,18 +94,13 @@ def _open_members(teachers: Sequence[str], caches: Path) -> dict[str, TargetCach
 def _write_mean(members: Sequence[TargetCache], weights: Sequence[float], folder: Path) -> None:
     """Write the mean of the members as another cache."""
     folder.mkdir()
-    first = members[0].manifest
-    # Projected blocks have one value per channel of the teacher, so they have no mean.
-    averaged, entries = first["align"] == "spatial", {}
-    blocks = sorted({block for cache in members for block in cache.blocks if averaged})
+    first, entries = members[0].manifest, {}
     for split in PLAIN_SPLITS:
         plain = [torch.from_numpy(np.array(cache.plain_logits(split))) for cache in members]
         mean = mean_log_probabilities(plain, weights).numpy()
         save_array(folder / f"{split}_logits.npy", mean)
     if first["enabled"]:
-        _write_mean_logits(members, weights, folder)
-        for block in blocks:
-            entries[str(block)] = _write_mean_block(block, members, weights, folder)
+        entries = _write_mean_records(members, weights, folder)
     seal(
         folder,
         {
@@ -114,52 +112,57 @@ def _write_mean(members: Sequence[TargetCache], weights: Sequence[float], folder
     )
 
 
-def _write_mean_logits(
+def _write_mean_records(
     members: Sequence[TargetCache], weights: Sequence[float], folder: Path
-) -> None:
-    """Write the log of the mean probability, or only its k largest probabilities."""
-    manifest = members[0].manifest
-    k, rows = manifest["top_k"], (manifest["view_count"], _images(members[0]))
-    layout = logits_layout(rows, members[0].classes, manifest["dtype"], k)
-    arrays = [create(folder / f"{name}.npy", *kind) for name, kind in layout.items()]
-    for view, chunk in _chunks(rows):
-        mean = mean_log_probabilities([cache.logits(view, chunk) for cache in members], weights)
-        parts = (mean,) if k is None else compress(mean, k)
-        for array, values in zip(arrays, parts, strict=True):
-            array[view, chunk] = values.numpy()
-
-
-def _write_mean_block(
-    block: int, members: Sequence[TargetCache], weights: Sequence[float], folder: Path
-) -> dict[str, list[float]]:
-    """Write the mean of a block's standardised values over the members that have it.
+) -> dict[str, dict[str, list[float]]]:
+    """Write the mean of the members' outputs for the views.
 
     Returns:
-        The moments of the mean: its members are hardly correlated, so its std is below theirs.
+        The moments of the mean of each block: its members are hardly correlated, so its std is
+        below theirs.
     """
-    having = [index for index, cache in enumerate(members) if block in cache.blocks]
-    stored = members[having[0]].array(f"block{block}")
-    mean = create(folder / f"block{block}.npy", stored.dtype, stored.shape)
-    totals = np.zeros((2, stored.shape[-1]))
-    for view, rows in _chunks(stored.shape):
-        values = [
-            standardise(members[index].block(block, view, rows), members[index].moments(block))
-            for index in having
-        ]
-        averaged = mean_block(values, [weights[index] for index in having]).numpy()
-        mean[view, rows] = averaged
-        totals += sums(averaged)
-    return moments_entry(totals, stored.shape[0] * stored.shape[1])
+    first, having = members[0].manifest, _having(members)
+    sizes = {block: len(cache.moments(block)[0]) for block, ((_, cache), *_) in having.items()}
+    kind = record(members[0].classes, first["dtype"], first["top_k"], sizes)
+    images = len(members[0].records(0))
+    totals = {block: np.zeros((2, size)) for block, size in sizes.items()}
+    for view in range(first["view_count"]):
+        mean = create(folder / view_file(view), kind, (images,))
+        for start in range(0, images, _ROWS):
+            rows = slice(start, start + _ROWS)
+            outputs = [cache.outputs(view, rows) for cache in members]
+            logits = mean_log_probabilities([each.logits for each in outputs], weights)
+            _fill(mean[rows], logits, first["top_k"])
+            for block, owners in having.items():
+                values = [
+                    standardise(outputs[number].block(block), cache.moments(block))
+                    for number, cache in owners
+                ]
+                averaged = mean_block(values, [weights[number] for number, _ in owners]).numpy()
+                mean[f"block{block}"][rows] = averaged
+                totals[block] += sums(averaged)
+        mean.flush()
+    count = first["view_count"] * images
+    return {str(block): moments_entry(total, count) for block, total in totals.items()}
 
 
-def _images(cache: TargetCache) -> int:
-    """The number of training images of a cache."""
-    name = "top_indices" if cache.manifest["top_k"] else "logits"
-    return int(cache.array(name).shape[1])
+def _having(members: Sequence[TargetCache]) -> dict[int, list[tuple[int, TargetCache]]]:
+    """The members that have each block, with their numbers.
+
+    Projected blocks have one value per channel of the teacher, so they have no mean.
+    """
+    if members[0].manifest["align"] != "spatial":
+        return {}
+    return {
+        block: [(number, each) for number, each in enumerate(members) if block in each.blocks]
+        for block in sorted({block for cache in members for block in cache.blocks})
+    }
 
 
-def _chunks(shape: Sequence[int]) -> Iterator[tuple[int, slice]]:
-    """Views, and the spans of images that are averaged at once."""
-    for view in range(shape[0]):
-        for start in range(0, shape[1], _ROWS):
-            yield view, slice(start, start + _ROWS)
+def _fill(records: Array, logits: Tensor, top_k: int | None) -> None:
+    """Write the log of the mean probability, or only its k largest probabilities."""
+    if top_k is None:
+        records["logits"] = logits.numpy()
+        return
+    indices, probabilities = compress(logits, top_k)
+    records["top_indices"], records["top_probabilities"] = indices.numpy(), probabilities.numpy()

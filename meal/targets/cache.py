@@ -1,11 +1,12 @@
 """The format of a cache: one teacher's outputs, which all later stages read.
 
-A cache is a folder. `logits.npy` `(views, images, C)` and `block1.npy` ... `(views, images, D)`
-hold the outputs for the training views, `validation_logits.npy` and `test_logits.npy`
-`(images, C)`, float32, those for plain images, and `manifest.json` the fingerprints of everything
-that the outputs depend on. With `cache.top_k`, `top_indices.npy` and `top_probabilities.npy`
-`(views, images, k)` replace `logits.npy`. With `cache.enabled: false`, the folder holds the network
-instead of its outputs for views, so that it can run online.
+A cache is a folder. `views/00000.npy` and so on hold the outputs for one view of all training
+images: a record per image, with `logits` `(C,)`, or `top_indices` and `top_probabilities` `(k,)`
+with `cache.top_k`, and `block1` ... `(D,)`. So views can be copied one by one, and the outputs for
+an image are at a known place. `validation_logits.npy` and `test_logits.npy` `(images, C)`, float32,
+are for plain images, and `manifest.json` has the fingerprints of everything that the outputs depend
+on. With `cache.enabled: false`, the folder holds the network instead of its outputs for views, so
+that it can run online.
 
 Aligned blocks are stored raw. Their mean and std over the training views are in the manifest, and
 readers standardise with them.
@@ -32,8 +33,8 @@ from meal.targets.topk import compress, expand, index_dtype
 
 Array = NDArray[Any]
 Memmap = np.memmap[Any, np.dtype[Any]]
-Layout = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]  # dtype and shape of arrays by name
 
+VIEWS = "views"  # the sub-folder of the records
 PLAIN_SPLITS: tuple[Split, ...] = ("validation", "test")
 NETWORK = "network"  # the sub-folder of the teacher's network, if it runs online
 
@@ -56,27 +57,31 @@ class TargetCache:
         self.manifest = read_sealed(folder / "manifest.json", self._fix)
         if not {"files", "blocks", "top_k"} <= self.manifest.keys():
             raise UserError(f"{folder} does not hold a cache; fix: {self._fix}")
-        self._arrays: dict[str, Array] = {}
+        self._opened: dict[str, Array] = {}
 
     @property
     def blocks(self) -> list[int]:
         """The numbers of the blocks that the teacher has."""
         return [int(block) for block in self.manifest["blocks"]]
 
-    def logits(self, view: int, images: Array | slice) -> Tensor:
-        """Logits `(N, C)`, float32, for a view of images; log-probabilities if top-k is set."""
-        if self.manifest["top_k"]:
-            indices = self._rows("top_indices", view, images)
-            return expand(indices, self._rows("top_probabilities", view, images), self.classes)
-        return torch.from_numpy(self._rows("logits", view, images).astype(np.float32))
+    def outputs(self, view: int, images: Array | slice) -> Outputs:
+        """The outputs for a view of images `(N,)`, read at once."""
+        records = self.records(view)
+        # `take` gathers shuffled rows about as fast as a slice reads them.
+        rows = records[images] if isinstance(images, slice) else records.take(images)
+        return Outputs(rows, self.classes)
 
-    def block(self, block: int, view: int, images: Array | slice) -> Tensor:
-        """Aligned values `(N, D)`, float32, of a block for a view of images."""
-        return torch.from_numpy(self._rows(f"block{block}", view, images).astype(np.float32))
+    def records(self, view: int) -> Array:
+        """The records `(images,)` of a view, memory-mapped, read-only.
+
+        Raises:
+            UserError: if the file is missing or damaged.
+        """
+        return self._open(view_file(view))
 
     def plain_logits(self, split: Split) -> Array:
         """Logits `(N, C)`, float32, for the plain images of a split."""
-        return self.array(f"{split}_logits")
+        return self._open(f"{split}_logits.npy")
 
     def plain_targets(self, split: Split) -> Array:
         """The plain logits `(N, C)`, in the form of those for views: top-k if that is set."""
@@ -85,36 +90,52 @@ class TargetCache:
             return np.array(logits)
         log_probabilities = torch.log_softmax(torch.from_numpy(np.array(logits)), dim=1)
         indices, kept = compress(log_probabilities, self.manifest["top_k"])
-        dtype = self.array("top_probabilities").dtype
+        dtype = np.dtype(self.manifest["dtype"])
         return expand(indices.numpy(), kept.numpy().astype(dtype), self.classes).numpy()
 
     @property
     def classes(self) -> int:
         """The number of classes."""
-        return int(self.array("test_logits").shape[1])
+        return int(self.plain_logits("test").shape[1])
 
     def moments(self, block: int) -> tuple[Tensor, Tensor]:
         """Mean and std, each `(D,)` float32, of a block's values over the training views."""
         entry = self.manifest["blocks"][str(block)]
         return torch.tensor(entry["mean"]), torch.tensor(entry["deviation"])
 
-    def array(self, name: str) -> Array:
-        """An array by its file name without `.npy`, memory-mapped, read-only.
+    def check(self, name: str) -> None:
+        """Raise UserError if a file that the manifest names is missing or damaged."""
+        check_file(self.folder / name, self.manifest["files"].get(name), self._fix)
 
-        Raises:
-            UserError: if the file is missing or damaged.
-        """
-        if name not in self._arrays:
-            path = self.folder / f"{name}.npy"
-            check_file(path, self.manifest["files"].get(path.name), self._fix)
-            mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-            self._arrays[name] = mapped.view(np.ndarray)  # indexing a memmap itself is slow
-        return self._arrays[name]
+    def _open(self, name: str) -> Array:
+        if name not in self._opened:
+            self.check(name)
+            mapped = np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
+            self._opened[name] = mapped.view(np.ndarray)  # indexing a memmap itself is slow
+        return self._opened[name]
 
-    def _rows(self, name: str, view: int, images: Array | slice) -> Array:
-        """Rows of an array; `take` gathers shuffled rows about as fast as a slice reads them."""
-        rows = self.array(name)[view]
-        return rows[images] if isinstance(images, slice) else rows.take(images, axis=0)
+
+class Outputs:
+    """A teacher's outputs for one view of `N` images."""
+
+    def __init__(self, rows: Array, classes: int) -> None:
+        self._rows, self._classes = rows, classes
+
+    @property
+    def logits(self) -> Tensor:
+        """Logits `(N, C)`, float32; log-probabilities if only the k largest are stored."""
+        if "logits" in (self._rows.dtype.names or ()):
+            return torch.from_numpy(self._rows["logits"].astype(np.float32))
+        return expand(self._rows["top_indices"], self._rows["top_probabilities"], self._classes)
+
+    def block(self, block: int) -> Tensor:
+        """Aligned values `(N, D)`, float32, of a block."""
+        return torch.from_numpy(self._rows[f"block{block}"].astype(np.float32))
+
+
+def view_file(view: int) -> str:
+    """The name of the file of a view, below the cache's folder."""
+    return f"{VIEWS}/{view:05d}.npy"
 
 
 def sums(values: Array) -> Array:
@@ -132,23 +153,35 @@ def moments_entry(totals: Array, count: int) -> dict[str, list[float]]:
     return {"mean": mean.tolist(), "deviation": std.tolist()}
 
 
-def logits_layout(rows: tuple[int, int], classes: int, dtype: str, top_k: int | None) -> Layout:
-    """The arrays that hold the logits of `rows` (views, images), or their k largest."""
+def record(
+    classes: int, dtype: str, top_k: int | None, blocks: Mapping[int, int]
+) -> np.dtype[np.void]:
+    """The type of the record of an image: its logits or their k largest, then its blocks.
+
+    Args:
+        classes: the number of logits.
+        dtype: of all values.
+        top_k: how many of the largest probabilities are stored; None for all logits.
+        blocks: the number of values of each block.
+    """
+    fields: list[tuple[str, np.dtype[Any], tuple[int]]]
     if top_k is None:
-        return {"logits": (np.dtype(dtype), (*rows, classes))}
-    return {
-        "top_indices": (index_dtype(classes), (*rows, top_k)),
-        "top_probabilities": (np.dtype(dtype), (*rows, top_k)),
-    }
+        fields = [("logits", np.dtype(dtype), (classes,))]
+    else:
+        fields = [
+            ("top_indices", index_dtype(classes), (top_k,)),
+            ("top_probabilities", np.dtype(dtype), (top_k,)),
+        ]
+    fields += [(f"block{block}", np.dtype(dtype), (size,)) for block, size in blocks.items()]
+    return np.dtype(fields)
 
 
 def seal(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write the manifest of a finished cache, with the checksums of its files."""
-    paths = sorted([*folder.glob("*.npy"), *folder.glob(f"{NETWORK}/*")])
-    files = {str(path.relative_to(folder)): sha256(path) for path in paths}
-    arrays = [(path.stem, np.load(path, mmap_mode="r")) for path in paths if path.suffix == ".npy"]
-    shapes = {name: list(array.shape) for name, array in arrays}
-    write_sealed(folder / "manifest.json", {**manifest, "shapes": shapes, "files": files})
+    patterns = ("*.npy", f"{VIEWS}/*", f"{NETWORK}/*")
+    paths = sorted(path for pattern in patterns for path in folder.glob(pattern))
+    files = {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
+    write_sealed(folder / "manifest.json", {**manifest, "files": files})
 
 
 def create(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Memmap:
@@ -159,6 +192,7 @@ def create(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Memmap:
     Raises:
         UserError: if the disk is full, or the existing array is damaged.
     """
+    path.parent.mkdir(exist_ok=True)
     if not path.exists():
         # A random name: processes on different machines may have the same id.
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

@@ -10,17 +10,25 @@ operation.
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from meal.core import seeds
+from meal.core.digests import fingerprint
+from meal.core.errors import UserError
 from meal.core.seeds import hash_integers, mix, uniform
-from meal.views.settings import ViewsSlice
+from meal.views.settings import ViewsSlice, count_crops
 
 VERSION = 1  # part of every cache's fingerprint: raise it when the pixels of a view change
+
+_CODE = (Path(__file__), Path(seeds.__file__))
 
 Parameters = tuple[Tensor, ...]
 
@@ -42,6 +50,11 @@ class ViewFamily(Protocol):
         """Pixels `(B, size, size, C)`, from 0 to 255, of a view of images `(B,)`."""
 
 
+def views_digest() -> str:
+    """A digest of the code that turns images into views, without its comments."""
+    return fingerprint([ast.unparse(ast.parse(file.read_text("utf-8"))) for file in _CODE])
+
+
 def view_family(config: ViewsSlice) -> ViewFamily:
     """The family that a slice describes."""
     if config.crop == "resized":
@@ -49,6 +62,24 @@ def view_family(config: ViewsSlice) -> ViewFamily:
         return ResizedCrops(config.seed, low, high, config.flip)
     assert config.size is not None
     return PaddedCrops(config.seed, config.crop_padding, config.flip, config.size)
+
+
+def family_of(identity: Mapping[str, Any]) -> ViewFamily:
+    """The family that an identity stands for.
+
+    Raises:
+        UserError: if another version made these views.
+    """
+    if identity["version"] != VERSION:
+        raise UserError(
+            f"version {identity['version']} of the views: this code makes version {VERSION}"
+        )
+    seed, flip = identity["seed"], identity["flip"]
+    if identity["crop"] == "resized":
+        low, high = identity["scale"]
+        return ResizedCrops(seed, low, high, flip)
+    padding = identity["crop_padding"]
+    return PaddedCrops(seed, padding, flip, count_crops(padding, flip))
 
 
 @dataclass(frozen=True)

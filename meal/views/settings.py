@@ -22,6 +22,11 @@ Crop = Literal["padded", "resized"]
 Scale = Annotated[tuple[Positive, Positive], AfterValidator(_scale)]
 
 
+def count_crops(crop_padding: int, flip: bool) -> int:
+    """The padded crops of an image, one for each offset, mirrored or not: 162 for 4 with flips."""
+    return (2 * crop_padding + 1) ** 2 * (2 if flip else 1)
+
+
 class ViewsSlice(Section):
     """A fully resolved family of views.
 
@@ -56,9 +61,7 @@ class Views(Section):
             UserError: if the family has fewer views than `count`, or `all` of an unlimited number.
         """
         flips = flip if self.flip == "auto" else self.flip
-        # Every offset of a crop in the padded image, mirrored or not: 162 for padding 4 with flips.
-        crops = (2 * self.crop_padding + 1) ** 2 * (2 if flips else 1)
-        size = crops if self.crop == "padded" else None
+        size = count_crops(self.crop_padding, flips) if self.crop == "padded" else None
         family = ViewsSlice(
             seed=self.seed,
             crop=self.crop,

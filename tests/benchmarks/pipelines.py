@@ -16,10 +16,12 @@ from meal.cache.build import view_outputs
 from meal.cache.parts import divide
 from meal.models.factory import build, with_blocks
 from meal.models.prediction import batch_size, spans
-from meal.targets.cache import TargetCache, create, seal
+from meal.targets.cache import TargetCache, create, record, seal, view_file
 from meal.views.batches import Visits
 from tests.benchmarks.common import medians, report
 from tests.benchmarks.step_cost import IMAGES, pipeline, spec
+
+RECORD = record(10, "float16", None, dict.fromkeys((1, 2, 3), 16))
 
 
 class _Images(Dataset[Any]):
@@ -94,16 +96,12 @@ def run_cache_build(repeats: int = 3) -> None:
         (part,) = divide(1, IMAGES)
         batch = views.view(torch.arange(size), 0)
         with tempfile.TemporaryDirectory() as folder:
-            sizes = {"logits": 10, "block1": 16, "block2": 16, "block3": 16}
-            arrays = {
-                name: create(Path(folder) / f"{name}.npy", np.dtype("float16"), (1, IMAGES, size))
-                for name, size in sizes.items()
-            }
+            records = create(Path(folder) / view_file(0), RECORD, (IMAGES,))
 
-            def fill(network: Any = network, arrays: Any = arrays, part: Any = part) -> None:
+            def fill(network: Any = network, records: Any = records, part: Any = part) -> None:
                 for start, stop, outputs in view_outputs(network, views, part, None):
                     for name, values in outputs.items():
-                        arrays[name][0, start:stop] = values
+                        records[name][start:stop] = values
 
             @torch.inference_mode()
             def bare(network: Any = network, batch: Any = batch) -> None:
@@ -129,16 +127,17 @@ def run_reading(repeats: int = 9) -> None:
         folder = Path(name)
         for split in ("validation", "test"):
             np.save(folder / f"{split}_logits.npy", np.zeros((1, 10), np.float32))
-        for array, width in (("logits", 10), ("block1", 16), ("block2", 16), ("block3", 16)):
-            create(folder / f"{array}.npy", np.dtype("float16"), (2, images, width))[:] = 1
+        for view in range(2):
+            for field in RECORD.names or ():
+                create(folder / view_file(view), RECORD, (images,))[field] = 1
         seal(folder, {"top_k": None, "blocks": {}})
         cache = TargetCache(folder, "cache")
         shuffled = np.random.default_rng(0).permutation(images)
 
         def read(rows: Any) -> None:
-            cache.logits(1, rows)
-            for block in (1, 2, 3):
-                cache.block(block, 1, rows)
+            outputs = cache.outputs(1, rows)
+            for values in (outputs.logits, *(outputs.block(block) for block in (1, 2, 3))):
+                assert len(values)
 
         def in_order() -> None:
             for start in range(0, images, 128):

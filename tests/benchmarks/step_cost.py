@@ -25,7 +25,7 @@ from meal.models.checkpoint import save
 from meal.models.factory import build, with_blocks
 from meal.models.spec import NetworkSpec
 from meal.supervised.objective import SupervisedObjective
-from meal.targets.cache import NETWORK, seal
+from meal.targets.cache import NETWORK, create, record, seal, view_file
 from meal.targets.ensemble import Ensemble
 from meal.training.engine import Objective
 from meal.training.optimizer import GroupOptimizer
@@ -64,10 +64,11 @@ def make_teachers(folder: Path, archs: Sequence[str], number: int, online: bool)
             network_spec = spec(archs[index % len(archs)])
             save(path / NETWORK, network_spec, build(network_spec, index).state_dict())
         else:
-            sizes = {"logits": CLASSES, "block1": 16, "block2": 16, "block3": 16}
-            for array, size in sizes.items():
-                values = generator.standard_normal((VIEWS, IMAGES, size))
-                arrays[array] = values.astype(np.float16)
+            kind = record(CLASSES, "float16", None, dict.fromkeys((1, 2, 3), 16))
+            for view in range(VIEWS):
+                records = create(path / view_file(view), kind, (IMAGES,))
+                for field in kind.names or ():
+                    records[field] = generator.standard_normal(records[field].shape)
         for array, values in arrays.items():
             np.save(path / f"{array}.npy", values)
         unit = {"mean": [0.0] * 16, "deviation": [1.0] * 16}

@@ -23,10 +23,12 @@ from meal.models.spec import NetworkSpec
 from meal.targets.cache import TargetCache, create
 from meal.targets.ensemble import Ensemble, mean_log_probabilities
 from meal.targets.topk import compress, expand
-from meal.views.families import PaddedCrops
+from meal.views.families import PaddedCrops, views_digest
 from meal.views.pipelines import PlainPipeline, ViewPipeline
-from tests.caches import CPU, SPEC, build_ensemble, cache_slice, make_cache, teacher
+from tests.caches import CPU, SPEC, build_ensemble, cache_slice, make_cache, stored, teacher
 from tests.conftest import distill_settings
+
+BLOCKS = ("block1", "block2", "block3")
 
 
 @pytest.fixture(autouse=True)
@@ -57,14 +59,14 @@ def test_a_cache_holds_the_teachers_outputs_for_the_views(data: Prepared, tmp_pa
     loaded = load(tmp_path / "teachers" / "one")
     blocks = with_blocks(loaded.network, loaded.spec, 3)
     pipeline = ViewPipeline(PlainPipeline.of(data, "train", CPU), PaddedCrops(0, 1, False, 9))
-    assert cache.array("logits").shape == (3, 96, 3)
+    assert stored(cache, "logits").shape == (3, 96, 3)
     assert cache.blocks == [1, 2, 3]
     for view in range(3):
         with torch.inference_mode():
             logits, features = blocks(pipeline.view(torch.arange(96), view))
-        assert np.array_equal(cache.array("logits")[view], logits.numpy())
+        assert np.array_equal(stored(cache, "logits")[view], logits.numpy())
         for block, values in features.items():
-            assert np.array_equal(cache.array(f"block{block}")[view], values.numpy())
+            assert np.array_equal(stored(cache, f"block{block}")[view], values.numpy())
 
 
 def test_logits_for_plain_images_are_kept_in_float32(data: Prepared, tmp_path: Path) -> None:
@@ -72,17 +74,17 @@ def test_logits_for_plain_images_are_kept_in_float32(data: Prepared, tmp_path: P
     network = load(tmp_path / "teachers" / "one").network
     splits: tuple[tuple[Split, int], ...] = (("validation", 24), ("test", 30))
     for split, count in splits:
-        stored = cache.array(f"{split}_logits")
-        assert stored.dtype == np.float32
+        found = cache.plain_logits(split)
+        assert found.dtype == np.float32
         with torch.inference_mode():
             logits = network(PlainPipeline.of(data, split, CPU).plain(0, count))
-        assert np.array_equal(stored, logits.numpy())
+        assert np.array_equal(found, logits.numpy())
 
 
 def test_moments_count_every_view_of_every_image_once(data: Prepared, tmp_path: Path) -> None:
     cache = make_cache(data, tmp_path, dtype="float32")
     for block in cache.blocks:
-        values = cache.array(f"block{block}").reshape(-1, 16).astype(np.float64)
+        values = stored(cache, f"block{block}").reshape(-1, 16).astype(np.float64)
         mean, std = (part.numpy() for part in cache.moments(block))
         assert np.allclose(mean, values.mean(axis=0), rtol=1e-6)
         assert np.allclose(std, values.std(axis=0), rtol=1e-4)
@@ -119,7 +121,7 @@ def test_float16_is_rounded_float32(data: Prepared, tmp_path: Path) -> None:
     half = make_cache(data, tmp_path / "a")
     full = make_cache(data, tmp_path / "b", dtype="float32")
     for name in ("logits", "block1"):
-        assert np.array_equal(half.array(name), full.array(name).astype(np.float16))
+        assert np.array_equal(stored(half, name), stored(full, name).astype(np.float16))
 
 
 def test_a_teachers_buffers_do_not_change(
@@ -135,7 +137,8 @@ def test_a_teachers_buffers_do_not_change(
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_an_interrupted_and_resumed_build_gives_the_same_bytes(
@@ -168,12 +171,13 @@ def test_too_little_disk_space_is_an_error_before_any_work(
         make_cache(data, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["logits.npy", "block2.npy", "test_logits.npy", "manifest.json"])
+@pytest.mark.parametrize("name", ["views/00001.npy", "test_logits.npy", "manifest.json"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
 def test_a_damaged_cache_is_never_read(
     name: str, damage: str, data: Prepared, tmp_path: Path
 ) -> None:
-    path = make_cache(data, tmp_path).folder / name
+    folder = make_cache(data, tmp_path).folder
+    path = folder / name
     content = bytearray(path.read_bytes())
     if damage == "flip":
         content[-100] ^= 1
@@ -181,7 +185,7 @@ def test_a_damaged_cache_is_never_read(
     if damage == "remove":
         path.unlink()
     with pytest.raises(UserError, match=r"fix: dvc repro cache@one"):
-        TargetCache(path.parent, "cache@one").array(path.stem)
+        TargetCache(folder, "cache@one").check(name)
 
 
 @pytest.fixture
@@ -194,14 +198,16 @@ def ensemble(data: Prepared, tmp_path: Path) -> Ensemble:
 def test_the_mean_is_of_probabilities_and_of_standardised_blocks(ensemble: Ensemble) -> None:
     members = list(ensemble.members.values())
     for view in range(3):
-        each = [np.exp(log_softmax(cache.array("logits")[view])) for cache in members]
+        each = [np.exp(log_softmax(stored(cache, "logits")[view])) for cache in members]
         probabilities = np.mean(each, axis=0)
-        assert np.allclose(np.exp(ensemble.mean.array("logits")[view]), probabilities, atol=1e-6)
+        assert np.allclose(np.exp(stored(ensemble.mean, "logits")[view]), probabilities, atol=1e-6)
         blocks = []
         for cache in members:
             mean, std = (part.numpy() for part in cache.moments(2))
-            blocks.append((cache.array("block2")[view] - mean) / std)
-        assert np.allclose(ensemble.mean.array("block2")[view], np.mean(blocks, axis=0), atol=1e-5)
+            blocks.append((stored(cache, "block2")[view] - mean) / std)
+        assert np.allclose(
+            stored(ensemble.mean, "block2")[view], np.mean(blocks, axis=0), atol=1e-5
+        )
 
 
 def test_the_mean_by_hand() -> None:
@@ -211,8 +217,8 @@ def test_the_mean_by_hand() -> None:
 
 
 def test_members_are_linked_not_copied(ensemble: Ensemble, tmp_path: Path) -> None:
-    linked = tmp_path / "ensemble" / "one" / "logits.npy"
-    assert linked.samefile(tmp_path / "caches" / "one" / "logits.npy")
+    name = Path("one", "views", "00002.npy")
+    assert (tmp_path / "ensemble" / name).samefile(tmp_path / "caches" / name)
 
 
 def test_an_ensemble_holds_only_the_chosen_teachers(ensemble: Ensemble, tmp_path: Path) -> None:
@@ -251,7 +257,7 @@ def who_taught(ensemble: Ensemble, logits: torch.Tensor, view: int) -> list[str]
         next(
             name
             for name, cache in ensemble.members.items()
-            if np.array_equal(cache.array("logits")[view, image], row)
+            if np.array_equal(stored(cache, "logits")[view, image], row)
         )
         for image, row in zip(ROWS.tolist(), logits.numpy(), strict=True)
     ]
@@ -282,7 +288,7 @@ def test_random_per_image_mixes_teachers_and_keeps_rows_together(ensemble: Ensem
         for row, value in zip(rows.tolist(), values.numpy(), strict=True):
             cache = ensemble.members[names[row]]
             mean, std = (part.numpy() for part in cache.moments(3))
-            expected = (cache.array("block3")[2, ROWS[row]] - mean) / std
+            expected = (stored(cache, "block3")[2, ROWS[row]] - mean) / std
             assert np.allclose(value, expected, atol=1e-6)
     assert mixed >= 5
 
@@ -290,20 +296,20 @@ def test_random_per_image_mixes_teachers_and_keeps_rows_together(ensemble: Ensem
 def test_mean_gives_the_mean_of_all_teachers(ensemble: Ensemble) -> None:
     reader = TargetReader(ensemble, distill_settings(selection="mean"), seed=4, device=CPU)
     targets = ask(reader, ROWS, 0, 0)
-    assert np.array_equal(targets.logits.numpy(), ensemble.mean.array("logits")[0, ROWS.numpy()])
+    assert np.array_equal(targets.logits.numpy(), stored(ensemble.mean, "logits")[0, ROWS.numpy()])
     values, rows = targets.blocks[1]
     assert rows is None
     mean, std = (part.numpy() for part in ensemble.mean.moments(1))
-    stored = ensemble.mean.array("block1")[0, ROWS.numpy()]
-    assert np.allclose(values.numpy(), (stored - mean) / std, atol=1e-6)
+    found = stored(ensemble.mean, "block1")[0, ROWS.numpy()]
+    assert np.allclose(values.numpy(), (found - mean) / std, atol=1e-6)
 
 
 def test_the_mean_of_blocks_knows_its_own_moments(ensemble: Ensemble) -> None:
     """The mean of three blocks that are hardly correlated has a std far below one."""
-    stored = ensemble.mean.array("block2").reshape(-1, 16).astype(np.float64)
+    found = stored(ensemble.mean, "block2").reshape(-1, 16).astype(np.float64)
     mean, std = (part.numpy() for part in ensemble.mean.moments(2))
-    assert np.allclose(mean, stored.mean(axis=0), atol=1e-5)
-    assert np.allclose(std, stored.std(axis=0), rtol=1e-4)
+    assert np.allclose(mean, found.mean(axis=0), atol=1e-5)
+    assert np.allclose(std, found.std(axis=0), rtol=1e-4)
     assert std.mean() < 0.9
 
 
@@ -322,7 +328,7 @@ def test_standardised_targets_have_mean_zero_and_std_one(
 def test_blocks_are_raw_without_standardisation(ensemble: Ensemble) -> None:
     reader = TargetReader(ensemble, distill_settings(norm="none"), seed=4, device=CPU)
     values = ask(reader, ROWS, 0, 0).blocks[1][0].numpy()
-    raw = [cache.array("block1")[0, ROWS.numpy()] for cache in ensemble.members.values()]
+    raw = [stored(cache, "block1")[0, ROWS.numpy()] for cache in ensemble.members.values()]
     assert any(np.array_equal(values, candidate) for candidate in raw)
 
 
@@ -333,7 +339,9 @@ def test_a_manifest_records_what_the_outputs_depend_on(data: Prepared, tmp_path:
     identity = {"seed": 0, "crop_padding": 1, "flip": False}
     assert manifest["views"] == {"version": 1, "crop": "padded", **identity}
     assert manifest["view_count"] == 3
-    assert manifest["shapes"]["logits"] == [3, 96, 3]
+    files = [f"views/{view:05d}.npy" for view in range(3)]
+    assert [name for name in manifest["files"] if name.startswith("views")] == files
+    assert manifest["code"] == views_digest()
     assert {"weights", "alignment", "dtype", "files", "blocks", "network"} <= set(manifest)
 
 
@@ -357,17 +365,17 @@ def test_ten_of_a_thousand_classes_take_forty_bytes_per_view() -> None:
     config = cache_slice(views=1, top_k=10, blocks=0)
     spec = NetworkSpec("tiny", 1.0, 1, 16, 1000)
     blocks = with_blocks(build_network(spec), spec, config.cache.blocks)
-    layout = build.layout_of(config, 1, spec, blocks)
-    assert sum(dtype.itemsize * np.prod(shape) for dtype, shape in layout.values()) == 40
+    record = build.record_of(config, spec, blocks)
+    assert record is not None and record.itemsize == 40
 
 
 def test_a_top_k_cache_gives_log_probabilities(data: Prepared, tmp_path: Path) -> None:
     whole = make_cache(data, tmp_path / "a", dtype="float32")
     cut = make_cache(data, tmp_path / "b", dtype="float32", top_k=2)
-    assert not (cut.folder / "logits.npy").exists()
+    assert cut.records(0).dtype.names == ("top_indices", "top_probabilities", *BLOCKS)
     # With two of three classes kept, the remaining probability is exact, too.
-    expected = whole.logits(1, np.arange(96)).log_softmax(dim=1)
-    assert torch.allclose(cut.logits(1, np.arange(96)), expected, atol=1e-5)
+    expected = whole.outputs(1, np.arange(96)).logits.log_softmax(dim=1)
+    assert torch.allclose(cut.outputs(1, np.arange(96)).logits, expected, atol=1e-5)
 
 
 def test_top_k_must_leave_a_class_out(data: Prepared, tmp_path: Path) -> None:
@@ -383,9 +391,9 @@ def test_the_mean_of_top_k_caches(data: Prepared, tmp_path: Path) -> None:
     ensemble = build_ensemble(tmp_path, "one", "two")
     rows = np.arange(96)
     expected = mean_log_probabilities(
-        [c.logits(0, rows) for c in ensemble.members.values()], [0.5, 0.5]
+        [c.outputs(0, rows).logits for c in ensemble.members.values()], [0.5, 0.5]
     )
-    assert torch.allclose(ensemble.mean.logits(0, rows), expected, atol=1e-5)
+    assert torch.allclose(ensemble.mean.outputs(0, rows).logits, expected, atol=1e-5)
 
 
 def test_an_online_build_interrupted_at_its_end_resumes(
@@ -405,11 +413,10 @@ def interrupt(*args: Any) -> None:
 def test_the_mean_does_not_depend_on_how_many_images_are_averaged_at_once(
     ensemble: Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = ("logits.npy", "block1.npy")
-    before = [(ensemble.folder / "mean" / name).read_bytes() for name in names]
+    before = files_of(ensemble.folder / "mean" / "views")
     monkeypatch.setattr("meal.ensemble.build._ROWS", 17)
     again = build_ensemble(tmp_path, "one", "two", "three")
-    assert before == [(again.folder / "mean" / name).read_bytes() for name in names]
+    assert before == files_of(again.folder / "mean" / "views")
 
 
 def test_the_mean_and_the_random_choice_use_fitted_weights(data: Prepared, tmp_path: Path) -> None:
@@ -419,9 +426,9 @@ def test_the_mean_and_the_random_choice_use_fitted_weights(data: Prepared, tmp_p
     weights = ensemble.card["weights"]["fitted"]
     assert ensemble.weights == weights != [1 / 3] * 3
     rows = np.arange(96)
-    members = [cache.logits(1, rows).softmax(dim=1) for cache in ensemble.members.values()]
+    members = [cache.outputs(1, rows).logits.softmax(dim=1) for cache in ensemble.members.values()]
     mean = sum(w * member for w, member in zip(weights, members, strict=True))
-    assert torch.allclose(ensemble.mean.logits(1, rows).exp(), mean, atol=1e-6)
+    assert torch.allclose(ensemble.mean.outputs(1, rows).logits.exp(), mean, atol=1e-6)
     outputs = ensemble.log_probabilities("test")
     for kind, used in (("ensemble", [1 / 3] * 3), ("ensemble_fitted", weights)):
         mixed = sum(w * np.exp(p) for w, p in zip(used, outputs.teachers.values(), strict=True))
@@ -438,11 +445,11 @@ def test_projected_caches_keep_one_value_per_channel_and_have_no_mean_block(
 ) -> None:
     for name, seed in (("one", 1), ("two", 2)):
         made = make_cache(data, tmp_path, name, seed, align="projected")
-    assert made.array("block2").shape == (3, 96, 8)
+    assert stored(made, "block2").shape == (3, 96, 8)
     assert len(made.moments(2)[0]) == 8
     ensemble = build_ensemble(tmp_path, "one", "two")
     assert ensemble.block_sizes() == {name: {1: 8, 2: 8, 3: 8} for name in ("one", "two")}
-    assert ensemble.mean.blocks == [] and ensemble.mean.array("logits").shape == (3, 96, 3)
+    assert ensemble.mean.blocks == [] and stored(ensemble.mean, "logits").shape == (3, 96, 3)
 
 
 def test_online_teachers_are_never_changed(data: Prepared, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_damaged_outputs_of_an_unfinished_cache_are_rebuilt(
     work = WorkFolder(tmp_path / "work", "cache@one", {}, part="1-of-1")
     build_shard(data, weights, work, Shard(1, 1))
     work.release()
-    file = work.path / "logits.npy"
+    file = work.path / "views" / "00002.npy"
     content = bytearray(file.read_bytes())
     content[-5] ^= 4
     file.write_bytes(content)

@@ -25,7 +25,7 @@ from meal.supervised.run import train_supervised
 from meal.supervised.settings import SupervisedSlice
 from meal.training.checkpoints import Checkpoints
 from meal.views.pipelines import ViewBatch, ViewPipeline
-from tests.caches import CPU, VIEWS, build_ensemble, make_cache
+from tests.caches import CPU, VIEWS, build_ensemble, make_cache, stored
 from tests.conftest import distill_settings
 from tests.distill.test_run import assert_same, dies_after_two_epochs, make_ensemble, run
 from tests.files import write_classes
@@ -127,7 +127,7 @@ def test_the_student_sees_its_pool_for_as_many_steps(
 
 
 def test_caches_cover_all_images(few: Prepared, tmp_path: Path) -> None:
-    assert make_cache(few, tmp_path).array("logits").shape == (3, 114, 3)
+    assert stored(make_cache(few, tmp_path), "logits").shape == (3, 114, 3)
 
 
 @pytest.mark.parametrize("settings", POOLS)

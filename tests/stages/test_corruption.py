@@ -39,7 +39,7 @@ def open_cache(folder: Path) -> None:
 
 def check_arrays(cache: TargetCache) -> None:
     for name in cache.manifest["files"]:
-        cache.array(name.removesuffix(".npy"))
+        cache.check(name)
 
 
 def open_ensemble(folder: Path) -> None:

@@ -101,7 +101,7 @@ def test_removing_a_teacher_and_adding_it_back_retrains_nothing(clean: Project) 
     # DVC does not cache runs of `report`: its page is neither metric nor plot, and is in git.
     back = clean.stages_run("dvc", "exp", "run", "-S", "teachers=[vgg,resnet,preact]")
     assert back == ["report"]
-    assert (clean.folder / "artifacts/caches/preact/logits.npy").exists()
+    assert (clean.folder / "artifacts/caches/preact/views/00000.npy").exists()
     assert (clean.folder / "reports/training/teachers/preact.csv").exists()
 
 

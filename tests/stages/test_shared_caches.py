@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+import meal.targets
 from tests.stages.conftest import Project
 
 
 @pytest.mark.slow
 def test_processes_share_a_cache_and_dvc_puts_it_together(clean: Project) -> None:
     before = clean.read("dvc.lock")
-    for name in ("logits.npy", "manifest.json"):
+    for name in ("views/00001.npy", "manifest.json"):
         (clean.folder / "artifacts/caches/vgg" / name).unlink()
     environment = {**os.environ, "PYTHONPATH": str(clean.folder)}
     running = [
@@ -42,3 +43,20 @@ def test_processes_share_a_cache_and_dvc_puts_it_together(clean: Project) -> Non
         cwd=clean.folder, env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert "run dvc repro without MEAL_SHARD" in refused.stderr + refused.stdout
+
+
+@pytest.mark.slow
+def test_a_view_can_be_pulled_without_the_others(clean: Project, tmp_path: Path) -> None:
+    """DVC tracks the cache as one folder, but fetches single files of it."""
+    clean.run("dvc", "remote", "add", "-d", "-f", "shared", str(tmp_path / "remote"))
+    clean.run("dvc", "push", "-q", "artifacts/caches/vgg")
+    other = tmp_path / "other"
+    clean.run("git", "clone", "-q", str(clean.folder), str(other))
+    files = [f"artifacts/caches/vgg/{name}" for name in ("manifest.json", "views/00001.npy")]
+    files.append("artifacts/caches/vgg/test_logits.npy")
+    dvc = Path(sys.executable).parent / "dvc"
+    for command in (["remote", "add", "-d", "shared", str(tmp_path / "remote")], ["pull", *files]):
+        subprocess.run([dvc, *command, "-q"], cwd=other, env=clean.environment, check=True)
+    targets = meal.targets.open(other / "artifacts/caches/vgg")
+    assert targets.present == [1]
+    assert len(targets(1, slice(0, 5)).logits) == 5

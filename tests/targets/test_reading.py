@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from meal.targets.cache import create, seal
+from meal.targets.cache import create, record, seal, view_file
 
 READ_VIEW = """
 import sys, hashlib, torch
@@ -46,11 +46,11 @@ from pathlib import Path
 import numpy as np
 from meal.targets.cache import TargetCache
 cache = TargetCache(Path(sys.argv[1]), "cache@one")
-views, images, _ = cache.array("logits").shape
+images = len(cache.records(0))
 order = np.random.default_rng(0).permutation(images)
-for view in range(views):
+for view in range(8):
     for start in range(0, images, 128):
-        cache.logits(view, order[start:start + 128])
+        cache.outputs(view, order[start:start + 128]).logits
 for line in open("/proc/self/status"):
     if line.startswith("RssAnon"):
         print(int(line.split()[1]) // 1024)
@@ -63,16 +63,18 @@ from pathlib import Path
 import numpy as np
 from meal.targets.cache import TargetCache
 order = [int(i) for i in sys.argv[2].split(",")]
-rows = TargetCache(Path(sys.argv[1]), "cache@one").logits(1, np.array(order)).numpy()
+rows = TargetCache(Path(sys.argv[1]), "cache@one").outputs(1, np.array(order)).logits.numpy()
 for image in sorted(order):
     print(image, hashlib.sha256(rows[order.index(image)].tobytes()).hexdigest())
 """
 
 
 def test_concurrent_processes_read_the_same_rows_in_any_order(tmp_path: Path) -> None:
-    logits = create(tmp_path / "logits.npy", np.dtype("float16"), (2, 50, 10))
-    logits[:] = np.random.default_rng(0).standard_normal(logits.shape)
-    logits.flush()
+    for view in range(2):
+        records = create(tmp_path / view_file(view), record(10, "float16", None, {1: 4}), (50,))
+        records["logits"] = np.random.default_rng(view).standard_normal((50, 10))
+        records.flush()
+    np.save(tmp_path / "test_logits.npy", np.zeros((1, 10), np.float32))
     seal(tmp_path, {"name": "small", "top_k": None, "blocks": {}})
     processes = [
         subprocess.Popen(
@@ -88,9 +90,11 @@ def test_concurrent_processes_read_the_same_rows_in_any_order(tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_four_gibibytes_are_read_with_bounded_memory(tmp_path: Path) -> None:
-    logits = create(tmp_path / "logits.npy", np.dtype("float16"), (8, 270_000, 1000))
-    logits.flush()  # sparse on disk, but 4 GiB to a reader
-    assert (tmp_path / "logits.npy").stat().st_size > 4 * 2**30
+    kind = record(1000, "float16", None, {})
+    files = [tmp_path / view_file(view) for view in range(8)]
+    for file in files:
+        create(file, kind, (270_000,)).flush()
+    assert sum(file.stat().st_size for file in files) > 4 * 2**30
     np.save(tmp_path / "test_logits.npy", np.zeros((1, 1000), np.float32))
     seal(tmp_path, {"name": "large", "top_k": None, "blocks": {}})
     result = subprocess.run(
