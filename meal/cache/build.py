@@ -39,7 +39,7 @@ from meal.targets.cache import (
 )
 from meal.targets.topk import compress
 from meal.views.families import view_family, views_digest
-from meal.views.pipelines import PlainPipeline, ViewPipeline
+from meal.views.pipelines import ViewPipeline
 
 
 class CacheBuild:
@@ -94,7 +94,7 @@ class CacheBuild:
 
         With `cache.enabled: false`, only the moments of the blocks are kept.
         """
-        pipeline = ViewPipeline(PlainPipeline.of(self._data, "train", self._device), self._family)
+        pipeline = ViewPipeline.of(self._data, self._family, self._device)
         mine = self._parts if self._shard is None else self._shard.of(self._parts)
         left = [part for part in mine if not is_done(self._work.path, part, self._records(part))]
         title, total = f"cache of {self._config.name}", sum(map(len, mine))
@@ -204,8 +204,8 @@ def view_outputs(
         (part.view, torch.arange(part.start + start, part.start + stop))
         for start, stop in spans(len(part), size)
     ]
-    for _, rows, images in pipeline.batches(order):
-        logits, blocks = network(images)
+    for batch in pipeline.batches(order):
+        rows, (logits, blocks) = batch.rows, network(batch.images)
         named: dict[str, Tensor] = {f"block{k}": values.float() for k, values in blocks.items()}
         if top_k is None:
             named["logits"] = logits.float()

@@ -61,6 +61,12 @@ class ExportSettings(Section):
     int8: bool = False
 
 
+class Teaching(Training):
+    """How teachers are trained; `views` holds what differs from `views` for them."""
+
+    views: Annotated[dict[str, Any], Field(default_factory=dict)]
+
+
 class NamedNetwork(Network):
     """A network, and how it is trained if it is a teacher: any key of `teaching`."""
 
@@ -86,7 +92,7 @@ class Params(Section):
     networks: Annotated[dict[Name, NamedNetwork], Field(min_length=1)]
     data: Data = Data()
     views: Views = Views()
-    teaching: Training
+    teaching: Teaching
     cache: Cache = Cache()
     ensemble: EnsembleSettings = EnsembleSettings()
     distill: Distill
@@ -99,14 +105,18 @@ class Params(Section):
         """How the baseline is trained: as the student, unless `baseline` says otherwise."""
         return Training.model_validate(_baseline_training(self))
 
-    def teacher_training(self, name: str) -> Training | None:
+    def teacher_training(self, name: str) -> Teaching | None:
         """How a teacher is trained: as `teaching` says, unless its network says otherwise.
 
         None if its weights are loaded as they are.
         """
         if not self.networks[name].is_trained:
             return None
-        return Training.model_validate(_teacher_training(self, name))
+        return Teaching.model_validate(_teacher_training(self, name))
+
+    def teacher_views(self, name: str) -> Views:
+        """The views on which a teacher is trained."""
+        return Views.model_validate(_teacher_views(self, name))
 
     @model_validator(mode="after")
     def _names_fit(self) -> Params:
@@ -167,11 +177,6 @@ class Params(Section):
                 f"data.source_size={self.data.source_size}: padded crops have the size of the "
                 "image; allowed: views.crop: resized, or auto"
             )
-        if self.distill.mixup and self.cache.enabled:
-            raise ValueError(
-                f"distill.mixup={self.distill.mixup:g}: teachers must see the mixed images; "
-                "allowed: 0, or cache.enabled: false"
-            )
         return self
 
     @model_validator(mode="after")
@@ -204,11 +209,13 @@ def load_params(path: Path) -> Params:
         UserError: one line per fault, each naming the key, the value and what is allowed.
     """
     params = parse(Params, read_yaml(path), source=path.name)
-    merged = {"baseline": _baseline_training(params)} | {
-        f"networks.{name}.training": _teacher_training(params, name) for name in params.networks
-    }
-    for section, values in merged.items():
-        parse(Training, values, source=path.name, section=f"{section}.")
+    parse(Training, _baseline_training(params), source=path.name, section="baseline.")
+    for name in params.networks:
+        key = f"networks.{name}.training."
+        parse(Teaching, _teacher_training(params, name), source=path.name, section=key)
+        own = "views" in params.networks[name].training
+        views = f"{key}views." if own else "teaching.views."
+        parse(Views, _teacher_views(params, name), source=path.name, section=views)
     return params
 
 
@@ -220,3 +227,8 @@ def _baseline_training(params: Params) -> dict[str, Any]:
 
 def _teacher_training(params: Params, name: str) -> dict[str, Any]:
     return params.teaching.model_dump() | params.networks[name].training
+
+
+def _teacher_views(params: Params, name: str) -> dict[str, Any]:
+    own: dict[str, Any] = _teacher_training(params, name)["views"]
+    return params.views.model_dump() | own

@@ -60,7 +60,8 @@ def resolve(params: Params, dataset: Dataset, sources: Mapping[str, str | None])
         },
     }
     for name in params.teachers:
-        slices |= _teacher_slices(params, name, networks[name], cached)
+        views = params.teacher_views(name).resolve(dataset.flip)[0].model_dump(mode="json")
+        slices |= _teacher_slices(params, name, networks[name], views, cached)
     return slices
 
 
@@ -109,16 +110,20 @@ def _student_slices(params: Params, network: dict[str, Any], cached: dict[str, A
 
 
 def _teacher_slices(
-    params: Params, name: str, network: dict[str, Any], cached: dict[str, Any]
+    params: Params,
+    name: str,
+    network: dict[str, Any],
+    views: dict[str, Any],
+    cached: dict[str, Any],
 ) -> Slices:
-    """What the stages of one teacher read."""
+    """What the stages of one teacher read; it is trained on `views`, and cached for others."""
     training = params.teacher_training(name)
     return {
         f"teachers/{name}": {
             "name": name,
             "network": network,
-            "views": cached["views"],
-            "training": training and training.model_dump(mode="json"),
+            "views": views,
+            "training": training and training.model_dump(mode="json", exclude={"views"}),
         },
         f"caches/{name}": {
             "name": name,

@@ -20,7 +20,6 @@ class Purpose(IntEnum):
     LAYERS = 5
     DISCRIMINATORS = 6
     SELECTION = 7
-    MIXUP = 8
 
 
 def derive_seed(seed: int, *parts: int) -> int:

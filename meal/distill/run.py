@@ -13,7 +13,6 @@ from meal.core.runtime import Logger
 from meal.core.seeds import Purpose, derive_seed
 from meal.data.pools import check_pool, labelled_in_batch
 from meal.data.prepared import Prepared
-from meal.distill.mixup import mix
 from meal.distill.objective import LOGITS, DistillationObjective
 from meal.distill.settings import Distill, DistillSlice
 from meal.distill.teachers import TargetBatch, TargetReader, Targets
@@ -29,7 +28,7 @@ from meal.training.engine import Run, Trained, train
 from meal.training.validation import Measure, validator
 from meal.views.batches import Visits, steps_per_epoch
 from meal.views.families import view_family
-from meal.views.pipelines import PlainPipeline, ViewPipeline
+from meal.views.pipelines import ViewPipeline
 
 Batches = Callable[[int, int], Iterator[tuple[Tensor, Tensor, Targets]]]
 
@@ -58,7 +57,7 @@ def distill(
     spec = specify(config.network, data)
     check_memory(spec, device, settings.batch_size, settings.precision)
     objective = build_objective(config, spec, ensemble, seed).to(device)
-    pipeline = ViewPipeline(PlainPipeline.of(data, "train", device), views)
+    pipeline = ViewPipeline.of(data, views, device)
     return train(
         Run(
             title=f"student {config.name}",
@@ -146,12 +145,10 @@ def distillation_batches(
             (number % config.view_count, rows)
             for number, rows in islice(visited(start), steps - first)
         )
-        for step, (view, rows, images) in enumerate(pipeline.batches(order), start):
-            own = labels[rows.to(device, non_blocking=True)]
-            if settings.mixup:
-                draw = derive_seed(seed, Purpose.MIXUP, step)
-                images, own = mix(images, own, data.classes, settings.mixup, draw)
-            yield images, own, reader.targets(TargetBatch(rows, view, step, images))
+        for step, batch in enumerate(pipeline.batches(order), start):
+            own = batch.labels(labels, data.classes)
+            asked = TargetBatch(batch.rows, batch.view, step, batch.images)
+            yield batch.images, own, reader.targets(asked)
 
     return batches
 

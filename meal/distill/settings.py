@@ -67,7 +67,6 @@ class Method(Section):
     pool: Literal["all", "labelled", "unlabelled"] = "all"
     labelled_share: Annotated[Annotated[Number, Field(gt=0, lt=1)] | None, unset("auto")] = None
     standardise_logits: bool = False
-    mixup: NonNegative = 0.0
 
     @model_validator(mode="after")
     def _pool_fits(self) -> Method:

@@ -31,6 +31,22 @@ if TYPE_CHECKING:
     from meal.report.pictures import Picture
 
 _WORST_CLASSES = 10
+# Settings of the optimisation that one optimizer has, and values of others that change nothing.
+_OF = {
+    "momentum": ("optimizer", "sgd"),
+    "nesterov": ("optimizer", "sgd"),
+    "betas": ("optimizer", "adamw"),
+}
+_NEUTRAL: dict[str, Any] = {
+    "milestones": [],
+    "decay_norms": True,
+    "clip_norm": None,
+    "label_smoothing": 0.0,
+    "early_stopping": None,
+    "ema": 0.0,
+    "layer_decay": 1.0,
+    "frozen": [],
+}
 _TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
 Table = dict[str, Any]  # title, columns, rows of text, note
@@ -200,8 +216,8 @@ def _training(
     settings: Mapping[str, Mapping[str, Any]], steps: Mapping[str, int], init: object
 ) -> Table:
     """How baseline and student were optimised, side by side."""
-    used = [own["milestones"] for own in settings.values()]
-    keys = [key for key in settings[STUDENT] if key != "milestones" or any(used)]
+    sides = list(settings.values())
+    keys = [key for key in settings[STUDENT] if any(_has_effect(key, side) for side in sides)]
     rows = [
         [name, str(steps.get(f"{name}_steps", "unknown")), *(str(own[key]) for key in keys)]
         for name, own in settings.items()
@@ -211,6 +227,15 @@ def _training(
         note += " The student starts from distill.init, the baseline from random weights."
     columns = ["model", "steps", *(key.replace("_", " ") for key in keys)]
     return {"title": "Optimisation", "columns": columns, "rows": rows, "note": note}
+
+
+def _has_effect(key: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a setting of the optimisation does anything, beside the others."""
+    if key in _OF:
+        return bool(settings[_OF[key][0]] == _OF[key][1])
+    if key == "lr_gamma":
+        return bool(settings["milestones"])
+    return key not in _NEUTRAL or settings[key] != _NEUTRAL[key]
 
 
 def _worth(found: Sequence[Mapping[str, Any]]) -> Table:

@@ -32,7 +32,7 @@ from meal.training.engine import Run, Trained, best_epoch, train
 from meal.training.validation import validator
 from meal.views.batches import Visits, steps_per_epoch
 from meal.views.families import view_family
-from meal.views.pipelines import PlainPipeline, ViewPipeline
+from meal.views.pipelines import ViewPipeline
 from meal.views.settings import ViewsSlice
 
 LOGGER = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def train_supervised(
     check_structure(spec)
     network = build(spec, seed)
     load_weights(network, spec, config.network, f"networks.{config.name}.weights")
-    pipeline = ViewPipeline(PlainPipeline.of(data, "train", device), view_family(views))
+    pipeline = ViewPipeline.of(data, view_family(views), device)
     labels = data.labels("train").to(device)
     steps = steps_per_epoch(len(pipeline), settings.batch_size)
     labelled, shuffle = data.training_rows("labelled"), derive_seed(seed, Purpose.SHUFFLE)
@@ -118,8 +118,8 @@ def train_supervised(
 
     def batches(epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
         order = islice(visits.batches(epoch * steps + first), steps - first)
-        for _, rows, images in pipeline.batches(order):
-            yield images, labels[rows.to(device, non_blocking=True)]
+        for batch in pipeline.batches(order):
+            yield batch.images, batch.labels(labels, data.classes)
 
     trained = train(
         Run(

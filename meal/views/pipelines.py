@@ -11,7 +11,9 @@ from torch import Tensor
 
 from meal.data.prepared import Prepared, Split
 from meal.data.stores import ImageStore
-from meal.views.families import Parameters, ViewFamily
+from meal.views.crops import Parameters
+from meal.views.families import ViewFamily
+from meal.views.mixing import Kinds, Mix
 
 _DRAWN_AT_ONCE = 1 << 16  # images whose views are drawn at once, to bound memory
 
@@ -90,22 +92,51 @@ class PlainPipeline:
 
 
 class ViewBatch(NamedTuple):
-    """Images `(B, C, H, W)`, float32: view `view` of the rows `(B,)`."""
+    """Images `(B, C, H, W)`, float32: view `view` of the rows `(B,)`, mixed as `mix` says."""
 
     view: int
     rows: Tensor
     images: Tensor
+    mix: Mix | None = None
+
+    def labels(self, labels: Tensor, classes: int) -> Tensor:
+        """The labels `(B,)` of the images; probabilities `(B, classes)` if they are mixed.
+
+        Args:
+            labels: of all images, `(N,)`; -1 for those without a label.
+            classes: the number of classes.
+        """
+        if self.mix is not None:
+            return self.mix.labels(labels, self.rows, classes)
+        return labels[self.rows.to(labels.device, non_blocking=True)]
 
 
 class ViewPipeline:
     """Any view of the images of a pipeline."""
 
-    def __init__(self, plain: PlainPipeline, family: ViewFamily) -> None:
+    def __init__(
+        self, plain: PlainPipeline, family: ViewFamily, labels: Tensor | None = None
+    ) -> None:
+        """Show the images of `plain` in views of `family`.
+
+        Args:
+            plain: the images.
+            family: the views.
+            labels: of the images, `(N,)`, -1 for those without: images are mixed with others of
+                their kind. None if all have one.
+        """
         self.family = family
         self._plain = plain
         whole = plain.store.whole
-        self._whole = None if whole is None else family.source(whole)
+        self._whole = None if whole is None else family.crops.source(whole)
         self._drawn: tuple[int, Parameters] | None = None
+        self._kinds = Kinds(torch.zeros(len(plain)) if labels is None else labels)
+
+    @classmethod
+    def of(cls, data: Prepared, family: ViewFamily, device: torch.device) -> ViewPipeline:
+        """Views of the training images."""
+        plain = PlainPipeline.of(data, "train", device)
+        return cls(plain, family, data.labels("train"))
 
     def __len__(self) -> int:
         """The number of images."""
@@ -128,44 +159,62 @@ class ViewPipeline:
         """
         if self._whole is not None:
             for view, rows in order:
-                yield ViewBatch(view, rows, self._take(rows, self._whole, rows, view))
+                yield self._batch(view, rows, self._mix(view, rows), None)
             return
-        views: deque[int] = deque()  # of the batches that are read ahead
+        ahead: deque[tuple[int, Tensor, Mix | None]] = deque()  # the batches that are read ahead
 
         def rows_of() -> Iterator[Tensor]:
             for view, rows in order:
-                views.append(view)
-                yield rows
+                mix = self._mix(view, rows)
+                ahead.append((view, rows, mix))
+                yield rows if mix is None else torch.cat([rows, mix.partners])
 
-        for rows, pixels in self._plain.store.read(rows_of()):
-            view = views.popleft()
-            yield ViewBatch(view, rows, self._take_own(rows, pixels, view))
+        for _, pixels in self._plain.store.read(rows_of()):
+            yield self._batch(*ahead.popleft(), pixels)
 
     def view(self, rows: Tensor, view: int) -> Tensor:
         """View `view` of the images of `rows` `(B,)`, read in one call."""
-        if self._whole is not None:
-            return self._take(rows, self._whole, rows, view)
-        return self._take_own(rows, self._plain.store.fetch(rows), view)
+        mix, pixels = self._mix(view, rows), None
+        if self._whole is None:
+            wanted = rows if mix is None else torch.cat([rows, mix.partners])
+            pixels = self._plain.store.fetch(wanted)
+        return self._batch(view, rows, mix, pixels).images
 
-    def _take_own(self, rows: Tensor, pixels: Tensor, view: int) -> Tensor:
-        """A view of images whose pixels `(B, side, side, C)` have been read."""
-        source = self.family.source(pixels.to(self._plain.device, non_blocking=True))
-        return self._take(rows, source, torch.arange(len(rows)), view)
+    def _mix(self, view: int, rows: Tensor) -> Mix | None:
+        mixing = self.family.mixing
+        return mixing.draw(rows, view, self._kinds, self._plain.size) if mixing else None
 
-    def _take(self, rows: Tensor, source: Tensor, places: Tensor, view: int) -> Tensor:
-        """A view of the images of `rows`, which are at `places` in `source`."""
-        device = self._plain.device
-        rows, places = (each.to(device, non_blocking=True) for each in (rows, places))
-        parameters = tuple(values[rows] for values in self._draw(view))
-        return self._plain.normalise(self.family.take(source, places, parameters, self._plain.size))
+    def _batch(self, view: int, rows: Tensor, mix: Mix | None, pixels: Tensor | None) -> ViewBatch:
+        """A batch, from all images or from the pixels that were read for it.
+
+        `pixels` are those of `rows` and then of their partners.
+        """
+        everyone = rows if mix is None else torch.cat([rows, mix.partners])
+        if pixels is None:
+            assert self._whole is not None
+            source, places = self._whole, everyone
+        else:
+            source = self.family.crops.source(pixels.to(self.device, non_blocking=True))
+            places = torch.arange(len(everyone))
+        shown = self._pixels(view, everyone, source, places)
+        if mix is not None:
+            own, others = shown.split(len(rows))
+            shown = mix.images(own, others)
+        return ViewBatch(view, rows, self._plain.normalise(shown), mix)
+
+    def _pixels(self, view: int, rows: Tensor, source: Tensor, places: Tensor) -> Tensor:
+        """Views of the images of `rows`, which are at `places` in `source`, before mixing."""
+        here, places = (each.to(self.device, non_blocking=True) for each in (rows, places))
+        parameters = tuple(values[here] for values in self._draw(view))
+        return self.family.pixels(source, places, rows, view, parameters, self._plain.size)
 
     def _draw(self, view: int) -> Parameters:
         """The parameters of a view for all images, drawn once per view instead of per batch."""
         if self._drawn is None or self._drawn[0] != view:
-            indices = torch.arange(len(self), device=self._plain.device)
+            indices = torch.arange(len(self), device=self.device)
             side = self._plain.store.side
             parts = [
-                self.family.parameters(chunk, view, (side, side))
+                self.family.crops.parameters(chunk, view, (side, side))
                 for chunk in indices.split(_DRAWN_AT_ONCE)
             ]
             self._drawn = view, tuple(torch.cat(values) for values in zip(*parts, strict=True))

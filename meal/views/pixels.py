@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from meal.views.families import family_of
+from meal.views.mixing import Kinds
 
 
 def apply(
@@ -18,8 +19,11 @@ def apply(
     view: int,
     views: Mapping[str, Any],
     size: int | None = None,
+    labels: Tensor | NDArray[Any] | None = None,
 ) -> Tensor:
     """The pixels `(B, size, size, C)`, from 0 to 255, of view `view` of the images of `rows`.
+
+    They are uint8, or float32 if they are interpolated or mixed.
 
     Args:
         images: all images, uint8 `(N, H, W, C)`, in the order in which the cache has them.
@@ -27,13 +31,23 @@ def apply(
         view: the number of the view.
         views: what identifies the views: `meal.targets.open(folder).views`.
         size: of the result, in pixels; None for that of the images.
+        labels: of all images, `(N,)`, -1 for those without a label: only images of one kind are
+            mixed; None if all have one.
 
     Raises:
         UserError: if another version of the code made these views.
     """
     family, whole = family_of(views), torch.as_tensor(images)
-    chosen = torch.as_tensor(rows, dtype=torch.int64, device=whole.device)
     height, width = whole.shape[1:3]
-    parameters = family.parameters(chosen, view, (height, width))
-    places = torch.arange(len(chosen), device=whole.device)
-    return family.take(family.source(whole[chosen]), places, parameters, size or height)
+    side, chosen = size or int(height), torch.as_tensor(rows, dtype=torch.int64)
+
+    def shown(numbers: Tensor) -> Tensor:
+        parameters = family.crops.parameters(numbers, view, (height, width))
+        places, source = torch.arange(len(numbers)), family.crops.source(whole[numbers])
+        return family.pixels(source, places, numbers, view, parameters, side)
+
+    if not family.mixing:
+        return shown(chosen)
+    kinds = Kinds(torch.zeros(len(whole)) if labels is None else torch.as_tensor(labels))
+    mix = family.mixing.draw(chosen, view, kinds, side)
+    return mix.images(shown(chosen), shown(mix.partners))

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from meal.core.errors import UserError
-from meal.core.fields import Integer, Positive, Seed
+from meal.core.fields import Integer, Number, Positive, Seed
 from meal.core.settings import Section
 
 
@@ -39,10 +39,20 @@ class ViewsSlice(Section):
     scale: Scale = (0.35, 1.0)
     flip: bool
     size: int | None
+    randaugment: int = 0
+    magnitude: int = 9
+    erase: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
 
 class Views(Section):
-    """The views of a training image. `count` is the number of them cached per teacher."""
+    """The views of a training image. `count` is the number of them cached per teacher.
+
+    `randaugment` is the number of operations of RandAugment on a view, and `magnitude` their
+    strength; `erase` is the probability that a rectangle is painted over; `mixup` and `cutmix` are
+    the parameters of the Beta distributions of shares, 0 for none.
+    """
 
     seed: Seed = 0
     count: Annotated[Integer, Field(ge=1, le=100_000)] | Literal["all"] = 8
@@ -50,6 +60,11 @@ class Views(Section):
     crop_padding: Annotated[Integer, Field(ge=0, le=16)] = 4
     scale: Scale = (0.35, 1.0)
     flip: bool | Literal["auto"] = "auto"
+    randaugment: Annotated[Integer, Field(ge=0, le=10)] = 0
+    magnitude: Annotated[Integer, Field(ge=0, le=30)] = 9
+    erase: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    mixup: Annotated[Number, Field(ge=0, le=1000)] = 0.0
+    cutmix: Annotated[Number, Field(ge=0, le=1000)] = 0.0
 
     def resolve(self, flip: bool) -> tuple[ViewsSlice, int]:
         """The family of views, and the number of them that are cached.
@@ -61,18 +76,17 @@ class Views(Section):
             UserError: if the family has fewer views than `count`, or `all` of an unlimited number.
         """
         flips = flip if self.flip == "auto" else self.flip
-        size = count_crops(self.crop_padding, flips) if self.crop == "padded" else None
-        family = ViewsSlice(
-            seed=self.seed,
-            crop=self.crop,
-            crop_padding=self.crop_padding,
-            scale=self.scale,
-            flip=flips,
-            size=size,
-        )
+        drawn = self.randaugment or self.erase or self.mixup or self.cutmix
+        limited = self.crop == "padded" and not drawn
+        size = count_crops(self.crop_padding, flips) if limited else None
+        own = self.model_dump(exclude={"count", "flip"})
+        family = ViewsSlice(**own, flip=flips, size=size)
         if size is None:
             if self.count == "all":
-                raise UserError("views.count='all': crop: resized has no limit; give a number")
+                raise UserError(
+                    "views.count='all': with crop: resized, randaugment, erase, mixup or cutmix "
+                    "there is no limit; give a number"
+                )
             return family, self.count
         if self.count != "all" and self.count > size:
             raise UserError(

@@ -30,7 +30,8 @@ from meal.targets.ensemble import Ensemble
 from meal.training.engine import Objective
 from meal.training.optimizer import GroupOptimizer
 from meal.training.settings import Training
-from meal.views.families import PaddedCrops
+from meal.views.crops import PaddedCrops
+from meal.views.families import ViewFamily
 from meal.views.pipelines import PlainPipeline, ViewPipeline
 from tests.benchmarks.common import medians, report
 
@@ -92,7 +93,8 @@ def pipeline() -> ViewPipeline:
     """Random images of CIFAR's shape."""
     images = torch.randint(0, 256, (IMAGES, 32, 32, 3), dtype=torch.uint8)
     return ViewPipeline(
-        PlainPipeline(ArrayStore(images), [0.5] * 3, [0.25] * 3, CPU), PaddedCrops(0, 4, True, 162)
+        PlainPipeline(ArrayStore(images), [0.5] * 3, [0.25] * 3, CPU),
+        ViewFamily(PaddedCrops(0, 4, True, 162)),
     )
 
 

@@ -23,7 +23,8 @@ from meal.models.spec import NetworkSpec
 from meal.targets.cache import TargetCache, create
 from meal.targets.ensemble import Ensemble, mean_log_probabilities
 from meal.targets.topk import compress, expand
-from meal.views.families import PaddedCrops, views_digest
+from meal.views.crops import PaddedCrops
+from meal.views.families import ViewFamily, views_digest
 from meal.views.pipelines import PlainPipeline, ViewPipeline
 from tests.caches import CPU, SPEC, build_ensemble, cache_slice, make_cache, stored, teacher
 from tests.conftest import distill_settings
@@ -58,7 +59,9 @@ def test_a_cache_holds_the_teachers_outputs_for_the_views(data: Prepared, tmp_pa
     cache = make_cache(data, tmp_path, dtype="float32")
     loaded = load(tmp_path / "teachers" / "one")
     blocks = with_blocks(loaded.network, loaded.spec, 3)
-    pipeline = ViewPipeline(PlainPipeline.of(data, "train", CPU), PaddedCrops(0, 1, False, 9))
+    pipeline = ViewPipeline(
+        PlainPipeline.of(data, "train", CPU), ViewFamily(PaddedCrops(0, 1, False, 9))
+    )
     assert stored(cache, "logits").shape == (3, 96, 3)
     assert cache.blocks == [1, 2, 3]
     for view in range(3):
@@ -235,10 +238,10 @@ def test_caches_that_differ_cannot_be_combined(data: Prepared, tmp_path: Path) -
 
 
 def test_outputs_for_other_data_or_views_are_refused(ensemble: Ensemble, data: Prepared) -> None:
-    family = PaddedCrops(0, 1, False, 9)
+    family = ViewFamily(PaddedCrops(0, 1, False, 9))
     ensemble.check(data.fingerprint, family.identity, 3)
     with pytest.raises(UserError, match="stale: views changed"):
-        ensemble.check(data.fingerprint, PaddedCrops(1, 1, False, 9).identity, 3)
+        ensemble.check(data.fingerprint, ViewFamily(PaddedCrops(1, 1, False, 9)).identity, 3)
     with pytest.raises(UserError, match="stale: data changed"):
         ensemble.check("other", family.identity, 3)
     with pytest.raises(UserError, match="stale: view_count changed"):

@@ -119,6 +119,11 @@ FAULTS = {
     "teaching.betas=[0.9]": "teaching.betas=[0.9]: ",
     "teaching.clip_norm=0": "teaching.clip_norm=0: must be greater than or equal to 0.000000001",
     "teaching.layer_decay=1.1": "teaching.layer_decay=1.1: must be less than or equal to 1",
+    "teaching.views={mixup: -1}": "teaching.views.mixup=-1: must be greater than or equal to 0",
+    "networks.vgg.training={views: {crops: x}}": "networks.vgg.training.views.crops: unknown key",
+    "views.mixup=-0.1": "views.mixup=-0.1: must be greater than or equal to 0",
+    "views.magnitude=31": "views.magnitude=31: must be less than or equal to 30",
+    "views={count: all, randaugment: 2}": "views.count='all': with crop: resized, randaugment,",
     "teaching.frozen=head": "teaching.frozen='head': must be 'backbone'",
     "distill.discriminator.optimizer=lion": "optimizer='lion': must be 'sgd' or 'adamw'",
     r'"\e[31m"=1': "params.yaml: \\x1b[31m: unknown key; allowed here: seed, dataset, student",
@@ -380,6 +385,9 @@ def slices(raw_params: dict[str, Any], tmp_path: Path, *assignments: str) -> dic
     return resolve(load_params(path), DATASETS["digits"], {})
 
 
+TAUGHT = {"teachers/vgg", "teachers/resnet", "teachers/preact"}
+
+
 @pytest.mark.parametrize(
     ("assignment", "changed"),
     [
@@ -391,6 +399,16 @@ def slices(raw_params: dict[str, Any], tmp_path: Path, *assignments: str) -> dic
         ("distill.lr=0.3", {"baseline", "distill", "export", "report"}),
         ("export.int8=true", {"export", "report"}),
         ("networks.vgg.seed=3", {"teachers/vgg", "report"}),
+        ("networks.vgg.training={lr: 0.01}", {"teachers/vgg", "report"}),
+        ("networks.vgg.training={views: {mixup: 1}}", {"teachers/vgg", "report"}),
+        ("networks.resnet.training={lr: 0.01}", {"teachers/resnet", "report"}),  # not the student
+        ("teaching.views={mixup: 1}", {*TAUGHT, "report"}),
+        ("ensemble.weights=best", {"ensemble", "report"}),
+        ("distill.optimizer=adamw", {"baseline", "distill", "export", "report"}),
+        (
+            "distill.early_stopping=3\ndistill.keep=best",
+            {"baseline", "distill", "export", "report"},
+        ),
         ("runtime.device=cpu", set()),
         ("data.split_seed=1", {"prepare", "report"}),
     ],
@@ -399,7 +417,7 @@ def test_a_parameter_changes_only_the_slices_that_it_affects(
     assignment: str, changed: set[str], raw_params: dict[str, Any], tmp_path: Path
 ) -> None:
     before = slices(raw_params, tmp_path)
-    after = slices(raw_params, tmp_path, assignment)
+    after = slices(raw_params, tmp_path, *assignment.split("\n"))
     assert {name for name in before if before[name] != after[name]} == changed
 
 
@@ -413,6 +431,28 @@ def test_the_baseline_is_optimised_like_the_student(
     assert set(training) == set(Training.model_fields)
     assert training == {name: cut["distill"]["distill"][name] for name in training}
     assert (training["epochs"], training["lr"], training["weight_decay"]) == (7, 0.2, 0.1)
+
+
+def test_a_backbone_with_a_new_head_is_for_teacher_student_and_baseline(
+    raw_params: dict[str, Any], tmp_path: Path
+) -> None:
+    weights = {"file": str(ROOT / "params.yaml"), "sha256": "0" * 64}
+    raw_params["networks"]["resnet"] |= {"weights": weights, "head": "new"}
+    cut = slices(raw_params, tmp_path)
+    for name in ("teachers/resnet", "baseline", "distill"):
+        assert cut[name]["network"]["weights"]["sha256"] == "0" * 64
+    assert cut["teachers/resnet"]["training"]["epochs"] == raw_params["teaching"]["epochs"]
+    raw_params["networks"]["resnet"].pop("head")  # then it is a finished teacher
+    cut = slices(raw_params, tmp_path)
+    assert cut["baseline"]["network"]["weights"] is cut["distill"]["network"]["weights"] is None
+    assert cut["teachers/resnet"]["training"] is None
+
+
+def test_the_baseline_trains_to_the_end(raw_params: dict[str, Any], tmp_path: Path) -> None:
+    flags = ("distill.early_stopping=3", "distill.keep=best")
+    cut = slices(raw_params, tmp_path, *flags)
+    assert cut["distill"]["distill"]["early_stopping"] == 3
+    assert cut["baseline"]["training"]["early_stopping"] is None
 
 
 def test_the_baseline_may_be_optimised_otherwise(

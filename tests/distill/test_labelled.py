@@ -16,7 +16,6 @@ from meal.core.seeds import Purpose
 from meal.core.work import WorkFolder
 from meal.data.pools import labelled_in_batch
 from meal.data.prepared import Prepared, open_prepared
-from meal.distill.mixup import mix
 from meal.distill.objective import label_loss
 from meal.distill.run import _visits
 from meal.prepare.preparation import prepare
@@ -85,14 +84,6 @@ def test_a_batch_without_a_label_adds_nothing() -> None:
         assert loss.item() == 0 and (gradient == 0).all()
 
 
-def test_an_image_mixed_with_one_that_has_no_label_has_none() -> None:
-    labels = torch.tensor([0, 1, -1, 2, -1, 0])
-    _, mixed = mix(torch.randn(6, 1, 4, 4), labels, 3, 0.5, seed=3)
-    total = mixed.sum(dim=1)
-    assert set(total.round(decimals=5).tolist()) <= {0.0, 1.0}
-    assert (total[labels < 0] == 0).all() and (total > 0).any()
-
-
 @pytest.mark.parametrize("purpose", [Purpose.TEACHER, Purpose.BASELINE])
 def test_teachers_and_baseline_see_only_labelled_images_for_as_many_steps(
     purpose: Purpose, few: Prepared, seen: list[Tensor], tmp_path: Path
@@ -140,11 +131,51 @@ def test_a_float32_cache_and_online_teachers_give_the_same_bytes(
     assert_same(from_cache, run(few, online, tmp_path / "b", **settings))
 
 
-@pytest.mark.parametrize("settings", [*POOLS, {"mixup": 0.5, "label_weight": 0.5}])
+MIXED = {"randaugment": 1, "erase": 0.3, "mixup": 0.4, "cutmix": 1.0}
+
+
+def test_a_cache_holds_the_teachers_answers_to_mixed_images(
+    few: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last bit: which image is mixed in, where and how much is a function of the view."""
+    plain = run(few, make_ensemble(few, tmp_path / "plain", dtype="float32"), tmp_path / "p")
+    for key, value in MIXED.items():
+        monkeypatch.setitem(VIEWS, key, value)
+    cached = make_ensemble(few, tmp_path / "cached", dtype="float32")
+    online = make_ensemble(few, tmp_path / "online", enabled=False)
+    settings: dict[str, Any] = {"label_weight": 0.5, "epochs": 3}
+    from_cache = run(few, cached, tmp_path / "a", **settings)
+    assert_same(from_cache, run(few, online, tmp_path / "b", **settings))
+    assert from_cache.history[-1]["loss"] < from_cache.history[0]["loss"]
+    assert from_cache.history[0]["similarity"] != plain.history[0]["similarity"]
+
+
+def test_teachers_train_on_mixed_images(
+    few: Prepared, seen: list[Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = {"epochs": 6, "batch_size": 16, "lr": 0.1}
+    config = SupervisedSlice.model_validate(
+        {
+            "name": "one",
+            "network": {"arch": "tiny"},
+            "views": {**VIEWS, **MIXED},
+            "training": training,
+        }
+    )
+    work = WorkFolder(tmp_path / "work", "teacher@one", {})
+    trained = train_supervised("one", Purpose.TEACHER, config, few, CPU, Checkpoints(work))
+    assert trained.history[-1]["loss"] < trained.history[0]["loss"]
+    assert set(torch.cat(seen).tolist()) == set(few.training_rows("labelled").tolist())
+
+
+@pytest.mark.parametrize("settings", [*POOLS, {"views": MIXED, "label_weight": 0.5}])
 def test_an_interrupted_student_ends_with_the_same_bytes(
     settings: dict[str, Any], few: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ensemble = make_ensemble(few, tmp_path, enabled="mixup" not in settings)
+    settings = dict(settings)
+    for key, value in settings.pop("views", {}).items():
+        monkeypatch.setitem(VIEWS, key, value)
+    ensemble = make_ensemble(few, tmp_path)
     whole = run(few, ensemble, tmp_path / "whole", **settings)
     with dies_after_two_epochs(monkeypatch):
         run(few, ensemble, tmp_path / "parts", **settings)

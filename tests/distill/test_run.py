@@ -183,17 +183,6 @@ def test_a_student_learns_from_projected_blocks(mode: str, data: Prepared, tmp_p
     assert history[-1]["similarity"] < history[0]["similarity"]
 
 
-def test_online_teachers_see_mixed_images(data: Prepared, tmp_path: Path) -> None:
-    ensemble = make_ensemble(data, tmp_path, enabled=False)
-    changes: dict[str, Any] = {"selection": "mean", "blocks": [], "adversarial": "off", "epochs": 8}
-    plain, mixed, again = (
-        run(data, ensemble, tmp_path / name, label_weight=0.5, mixup=mixup, **changes).history
-        for name, mixup in (("a", 0.0), ("b", 0.5), ("c", 0.5))
-    )
-    assert mixed == again != plain
-    assert mixed[-1]["loss"] < mixed[0]["loss"]
-
-
 def test_a_student_can_start_from_weights(
     data: Prepared, ensemble: Ensemble, tmp_path: Path
 ) -> None:

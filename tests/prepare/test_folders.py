@@ -155,15 +155,16 @@ def stored(root: Path, out: Path, store: str, **data: Any) -> Prepared:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(
-    ("crop", "sizes"),
+    ("crop", "sizes", "more"),
     [
-        ("padded", {"image_size": 16}),
-        ("resized", {"image_size": 16}),
-        ("resized", {"image_size": 16, "source_size": 24}),
+        ("padded", {"image_size": 16}, {}),
+        ("padded", {"image_size": 16}, {"randaugment": 1, "mixup": 0.5}),
+        ("resized", {"image_size": 16}, {}),
+        ("resized", {"image_size": 16, "source_size": 24}, {"erase": 0.5, "cutmix": 1.0}),
     ],
 )
 def test_both_stores_give_identical_pixels(
-    crop: str, sizes: dict[str, int], workers: int, root: Path, tmp_path: Path
+    crop: str, more: dict[str, Any], sizes: dict[str, int], workers: int, root: Path, tmp_path: Path
 ) -> None:
     array = stored(root, tmp_path, "array", **sizes)
     stored(root, tmp_path, "index", **sizes)
@@ -171,7 +172,7 @@ def test_both_stores_give_identical_pixels(
     for key in ("classes", "counts", "shape", "mean", "deviation", "duplicates", "side", "sizes"):
         assert array.manifest[key] == index.manifest[key], key
     views = ViewsSlice.model_validate(
-        {"seed": 3, "crop": crop, "crop_padding": 2, "flip": True, "size": 50}
+        {"seed": 3, "crop": crop, "crop_padding": 2, "flip": True, "size": 50, **more}
     )
     for split in SPLITS:
         assert torch.equal(array.labels(split), index.labels(split))
@@ -182,7 +183,7 @@ def test_both_stores_give_identical_pixels(
         order = list(torch.randperm(count).split(4))
         for view in (0, 7):
             read = [list(each.batches((view, rows) for rows in order)) for each in pipelines]
-            for (found, rows, pixels), (_, same_rows, same) in zip(*read, strict=True):
+            for (found, rows, pixels, _), (_, same_rows, same, _) in zip(*read, strict=True):
                 assert found == view and torch.equal(rows, same_rows) and torch.equal(pixels, same)
                 assert pixels.shape[1:] == (3, 16, 16)
                 assert torch.equal(pipelines[1].view(rows, view), pixels)

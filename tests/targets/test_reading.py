@@ -15,11 +15,12 @@ READ_VIEW = """
 import sys, hashlib, torch
 from meal.views.pipelines import PlainPipeline, ViewPipeline
 from meal.data.stores import ArrayStore
-from meal.views.families import PaddedCrops
+from meal.views.crops import PaddedCrops
+from meal.views.families import ViewFamily
 torch.set_num_threads(int(sys.argv[1]))
 images = (torch.arange(50 * 16 * 16 * 3) % 251).to(torch.uint8).view(50, 16, 16, 3)
 plain = PlainPipeline(ArrayStore(images), [0.5] * 3, [0.25] * 3, torch.device("cpu"))
-views = ViewPipeline(plain, PaddedCrops(7, 4, True, 162))
+views = ViewPipeline(plain, ViewFamily(PaddedCrops(7, 4, True, 162)))
 order = torch.tensor(chosen := [int(i) for i in sys.argv[2].split(",")])
 batch = views.view(order, 11)
 for image in sorted(chosen):

@@ -17,7 +17,10 @@ from meal.data.prepared import Prepared
 from meal.models.checkpoint import load
 from meal.targets import shared
 from meal.targets.cache import TargetCache
-from meal.views.families import PaddedCrops, ResizedCrops, family_of
+from meal.views.augment import Erasing, RandAugment
+from meal.views.crops import PaddedCrops, ResizedCrops
+from meal.views.families import ViewFamily, family_of
+from meal.views.mixing import Mixing
 from meal.views.pipelines import PlainPipeline
 from tests.caches import CPU, make_cache
 from tests.conftest import ROOT
@@ -49,10 +52,14 @@ def test_the_teacher_gives_its_cached_outputs_for_the_pixels_of_a_view(
 
 @pytest.mark.parametrize(
     "family",
-    [PaddedCrops(3, 2, True, 50), PaddedCrops(3, 1, False, 9), ResizedCrops(3, 0.2, 1.0, True)],
+    [
+        ViewFamily(PaddedCrops(3, 2, True, 50)),
+        ViewFamily(PaddedCrops(3, 1, False, 9), RandAugment(3, 2, 5), Erasing(3, 0.5)),
+        ViewFamily(ResizedCrops(3, 0.2, 1.0, True), mixing=Mixing(3, 0.2, 1.0)),
+    ],
 )
-def test_a_family_is_rebuilt_from_what_identifies_it(family: PaddedCrops | ResizedCrops) -> None:
-    assert family_of(family.identity) == family
+def test_a_family_is_rebuilt_from_what_identifies_it(family: ViewFamily) -> None:
+    assert family_of(family.identity).identity == family.identity
     with pytest.raises(UserError, match="version 0 of the views: this code makes version"):
         family_of({**family.identity, "version": 0})
 

@@ -8,7 +8,8 @@ import torch
 from meal.core.errors import UserError
 from meal.data.stores import ArrayStore
 from meal.views.batches import Visits
-from meal.views.families import PaddedCrops, ResizedCrops, ViewFamily
+from meal.views.crops import Crops, PaddedCrops, ResizedCrops
+from meal.views.families import ViewFamily
 from meal.views.pipelines import PlainPipeline, ViewPipeline
 from meal.views.settings import Views
 
@@ -80,13 +81,15 @@ def whole(views: ViewPipeline) -> torch.Tensor:
     return images
 
 
-def pipeline(family: ViewFamily, count: int = 12, channels: int = 3) -> ViewPipeline:
+def pipeline(crops: Crops, count: int = 12, channels: int = 3) -> ViewPipeline:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 8, 8, channels), generator=generator)
     plain = PlainPipeline(
         ArrayStore(images.to(torch.uint8)), [0.0] * channels, [1 / 255] * channels, CPU
     )
-    return ViewPipeline(plain, family)  # this normalisation leaves pixel values unchanged
+    return ViewPipeline(
+        plain, ViewFamily(crops)
+    )  # this normalisation leaves pixel values unchanged
 
 
 def test_a_view_is_the_crop_and_flip_given_by_its_parameters() -> None:
@@ -229,7 +232,8 @@ def test_all_counts_every_view(views: dict[str, object], count: int) -> None:
     ("views", "message"),
     [
         ({"count": 2, "crop_padding": 0, "flip": False}, "views.count=2: .* give 1 different"),
-        ({"count": "all", "crop": "resized"}, "has no limit; give a number"),
+        ({"count": "all", "mixup": 0.2}, "there is no limit; give a number"),
+        ({"count": "all", "crop": "resized"}, "there is no limit; give a number"),
     ],
 )
 def test_too_many_views_are_an_error(views: dict[str, object], message: str) -> None:
@@ -238,7 +242,7 @@ def test_too_many_views_are_an_error(views: dict[str, object], message: str) -> 
 
 
 @pytest.mark.parametrize("family", [PAPER, RESIZED])
-def test_parameters_are_drawn_on_the_device_of_the_images(family: ViewFamily) -> None:
+def test_parameters_are_drawn_on_the_device_of_the_images(family: Crops) -> None:
     # The meta device stands in for a GPU: a stray CPU tensor is an error there.
     images = torch.arange(4, device="meta")
     for value in family.parameters(images, 3, (8, 8)):
