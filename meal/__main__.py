@@ -1,5 +1,5 @@
 """`python -m meal`."""
 
-from meal.cli import run
+from meal.cli.main import run
 
 run()

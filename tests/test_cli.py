@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from meal.cli import app
+from meal.cli.main import app
 from meal.evaluation.costs import count
 from meal.evaluation.zoo import KNOWN, zoo_costs
 from meal.models.spec import NetworkSpec
@@ -40,7 +40,7 @@ def test_one_network_is_shown_at_once() -> None:
     result = CliRunner().invoke(app, ["networks", "resnet"])
     assert result.exit_code == 1 and "allowed: densenet" in result.output
     code = (
-        "import sys; from meal.cli import app\n"
+        "import sys; from meal.cli.main import app\n"
         "sys.argv = ['meal', 'networks', 'resnet18']\n"
         "try: app()\n"
         "finally: print({'torch', 'timm'} & set(sys.modules))"

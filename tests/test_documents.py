@@ -13,7 +13,7 @@ import yaml
 from dvc.cli import parse_args
 from typer.main import get_command
 
-from meal.cli import app
+from meal.cli.main import app
 from meal.configure.recipes import list_recipes
 from meal.experiments.sweep import plan
 from tests.conftest import ROOT

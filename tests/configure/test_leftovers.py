@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from meal.cli import app
+from meal.cli.main import app
 from meal.configure.leftovers import find_leftovers
 from meal.core.work import WorkFolder
 from tests.conftest import ROOT

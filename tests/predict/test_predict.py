@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from meal.cli import app
+from meal.cli.main import app
 from meal.data.prepared import Prepared
 from meal.data.stores import FileStore
 from meal.export.bundle import export
@@ -155,7 +155,7 @@ def test_nothing_heavy_is_imported(exported: tuple[Path, np.ndarray], tmp_path: 
     folder, images = exported
     (path, *_) = write_images(tmp_path / "images", images[:1])
     code = (
-        "import sys; from meal.cli import app\n"
+        "import sys; from meal.cli.main import app\n"
         f"sys.argv = ['meal', 'predict', '--model', {str(folder)!r}, {str(path)!r}]\n"
         "try: app()\n"
         "finally: print(sorted({'torch', 'timm', 'dvc', 'pandas', 'yaml'} & set(sys.modules)))"

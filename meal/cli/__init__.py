@@ -1,0 +1,1 @@
+"""The command line: `python -m meal COMMAND`. Commands import what they need when called."""

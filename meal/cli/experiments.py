@@ -1,0 +1,168 @@
+"""Commands on experiments: run many, compare them, review a change."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from meal.cli.app import app, errors, pairs
+from meal.core.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@app.command()
+def sweep(
+    set_param: Annotated[
+        list[str],
+        typer.Option("-S", "--set-param", help="KEY=VALUE,VALUE,...: values to combine"),
+    ],
+    target: Annotated[
+        str, typer.Option(help="last stage to run; distill scores no test images")
+    ] = "distill",
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="experiments at a time")] = 1,
+) -> None:
+    """Run all combinations of parameter values as DVC experiments, resuming an earlier sweep."""
+    from meal.core.paths import PARAMS
+    from meal.experiments.sweep import plan, run
+
+    with errors():
+        trials = plan(set_param, PARAMS)
+        try:
+            failed = run(trials, target, jobs)
+        except KeyboardInterrupt:
+            raise UserError(
+                "interrupted; queued experiments keep running: stop them with "
+                "`dvc queue stop --kill`, or run the same sweep again to resume"
+            ) from None
+        if failed:
+            raise UserError(
+                f"{len(failed)} of {len(trials)} experiments failed: {', '.join(failed)}; "
+                "see: dvc queue logs NAME"
+            )
+    typer.echo(f"{len(trials)} experiments have finished; compare them with: python -m meal table")
+
+
+@app.command()
+def experiments(
+    revisions: Annotated[list[str] | None, typer.Argument(help="commits; HEAD if none")] = None,
+) -> None:
+    """List experiments in the width of the terminal: errors, gains, changed parameters."""
+    import shutil
+
+    from meal.experiments.listing import list_experiments
+
+    with errors():
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        typer.echo(list_experiments(revisions or [], width))
+
+
+@app.command()
+def table(
+    revisions: Annotated[list[str] | None, typer.Argument(help="commits; HEAD if none")] = None,
+    file: Annotated[str, typer.Option(help="file of scores")] = "reports/validation_scores.json",
+    score: Annotated[str, typer.Option(help="score in that file")] = "student.top1_error",
+    where: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE: only experiments with this value")
+    ] = None,
+    reference: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE: compare the others with this one")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="write OUT.csv, OUT.md and OUT.svg, with command and commit")
+    ] = None,
+) -> None:
+    """Compare finished experiments over their seeds: mean, std, paired difference."""
+    from meal.experiments.runs import read_runs
+    from meal.experiments.table import select, summarise
+    from meal.report.tables import markdown
+
+    with errors():
+        found = read_runs(revisions or [], file, [score]).rename(columns={score: "score"})
+        runs = select(found, pairs(where))
+        rows = summarise(runs, pairs(reference))
+        text = markdown(rows)
+        typer.echo(text)
+        if out:
+            from meal.report.figures import seeds_figure
+
+            _write(out, rows, f"{score} of {file}, over seeds", text)
+            seeds_figure(rows, score, out.with_suffix(".svg"))
+
+
+@app.command()
+def margins(
+    revisions: Annotated[list[str] | None, typer.Argument(help="commits; HEAD if none")] = None,
+    along: Annotated[str, typer.Option(help="KEY: the axis of OUT.svg")] = "data.labelled",
+    where: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE: only experiments with this value")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="write OUT.csv, OUT.md and OUT.svg, with command and commit")
+    ] = None,
+) -> None:
+    """Compare the student with its rivals within each experiment, over seeds, on test images."""
+    from meal.core.paths import SCORES
+    from meal.experiments import margins as compared
+    from meal.experiments.runs import read_runs
+    from meal.experiments.table import select
+    from meal.report.tables import markdown
+
+    with errors():
+        runs = read_runs(revisions or [], str(SCORES), compared.SCORES)
+        rows = compared.margins(select(runs, pairs(where)))
+        text = markdown(compared.readable(rows))
+        typer.echo(text)
+        if out:
+            from meal.report.figures import margins_figure
+
+            shown = compared.along(rows, along)
+            _write(out, rows, f"Student, baseline and ensemble along {along}", text)
+            margins_figure(shown, along, compared.MODELS, out.with_suffix(".svg"))
+
+
+@app.command()
+def compare(
+    first: Annotated[
+        str, typer.Argument(help="a commit, branch or experiment; A,B,C: several seeds")
+    ],
+    second: Annotated[str, typer.Argument(help="what to compare it with")] = "workspace",
+    model: Annotated[
+        str, typer.Option(help="student, baseline, ensemble, ensemble_fitted or teachers/NAME")
+    ] = "student",
+) -> None:
+    """Compare two revisions or experiments, in Markdown: numbers, significance, parameters."""
+    from meal.experiments.compare import compare as compared
+
+    with errors():
+        typer.echo(compared(first, second, model))
+
+
+@app.command()
+def review(
+    base: Annotated[str, typer.Argument(help="branch that the change targets")] = "main",
+    out: Annotated[Path, typer.Option(help="file to write")] = Path("review.md"),
+    pictures: Annotated[str, typer.Option(help="URL to prepend to the paths of pictures")] = ".",
+) -> None:
+    """Write a review of the workspace: metrics, parameters, significance, pictures."""
+    from meal.core.files import atomic_path
+    from meal.experiments.review import review as reviewed
+
+    with errors():
+        text = reviewed(base, pictures)
+        with atomic_path(out) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+    typer.echo(f"wrote {out}")
+
+
+def _write(out: Path, rows: pd.DataFrame, title: str, text: str) -> None:
+    """Write rows as OUT.csv, and as text with title, command and commit as OUT.md."""
+    from meal.report.evidence import header
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    rows.to_csv(out.with_suffix(".csv"), index=False, float_format="%.6g")
+    out.with_suffix(".md").write_text(f"# {title}\n\n{header()}\n\n{text}\n")
