@@ -37,6 +37,18 @@ def networks(
         typer.echo(networks_table(costs, {arch: ZOO[arch].scales for arch in costs}))
 
 
+@app.command("run")
+def run_stages(
+    targets: Annotated[list[str] | None, typer.Argument(help="stages; all if none")] = None,
+    jobs: Annotated[int, typer.Option("-j", "--jobs", min=1, help="processes at a time")] = 2,
+) -> None:
+    """Run what is out of date, like dvc repro, with independent stages side by side."""
+    from meal.experiments.parallel import run_parallel
+
+    with errors():
+        run_parallel(targets or [], jobs)
+
+
 @app.command()
 def results() -> None:
     """Print the table of the last run: every model's error, calibration and cost."""
