@@ -168,6 +168,7 @@ class CacheBuild:
                 "align": config.cache.align,
                 "weights": sha256(self._teacher / "weights.safetensors"),
                 "code": views_digest(),
+                "image_size": self._data.shape[1],
                 "network": asdict(self._spec),
                 "enabled": config.cache.enabled,
                 "dtype": config.cache.dtype,

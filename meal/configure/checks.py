@@ -8,6 +8,7 @@ from pathlib import Path
 
 from meal.configure.schema import Params
 from meal.configure.slices import Slices, resolve
+from meal.core.digests import sha256
 from meal.core.errors import UserError
 from meal.datasets.registry import DATASETS, Dataset
 from meal.models.architectures import check, own_digest
@@ -43,10 +44,10 @@ def checked_slices(params: Params, source: str) -> Slices:
 def warnings(params: Params) -> Iterator[str]:
     """What is allowed, but seldom meant."""
     parts: dict[str, Training] = {"teaching": params.teaching, "distill": params.distill}
-    for name in params.teachers:
-        training = params.teacher_training(name)
-        if training is not None and params.networks[name].training:
-            parts[f"networks.{name}.training"] = training
+    for teacher in params.teachers:
+        own = params.teacher_training(teacher)
+        if own is not None and params.networks[teacher].training:
+            parts[f"networks.{teacher}.training"] = own
     if params.baseline.model_extra:
         parts["baseline"] = params.baseline_training
     rates: dict[str, Schedule] = {**parts, "distill.discriminator": params.distill.discriminator}
@@ -60,6 +61,13 @@ def warnings(params: Params) -> Iterator[str]:
                 f"{key}.warmup_epochs={rate.warmup_epochs:g}: the run of {epochs} epoch(s) ends "
                 "before the full rate"
             )
+    for name in (*params.teachers, None):
+        training = params.teacher_training(name) if name else params.distill
+        network = params.networks[name or params.student]
+        started = network.weights or (name is None and params.distill.init)
+        if training is not None and training.frozen == "backbone" and not started:
+            key = "distill" if name is None else f"teaching or networks.{name}.training"
+            yield f"{key}.frozen='backbone': without weights, the backbone stays as it was drawn"
     minutes = params.runtime.checkpoint_minutes
     if minutes < 1:
         yield f"runtime.checkpoint_minutes={minutes:g}: so many checkpoints slow the training"
@@ -101,6 +109,9 @@ def _check_weights(params: Params) -> None:
             copied = "/.dvc/tmp/exps/" in Path.cwd().as_posix()
             hint = "; this copy of the project holds only files in git: give the absolute path"
             raise UserError(f"{key}.file={weights.file!r}: no such file{hint if copied else ''}")
+        found = None if weights.file is None else sha256(Path(weights.file))
+        if found not in (None, weights.sha256):
+            raise UserError(f"{key}.sha256={weights.sha256!r}: {weights.file} has {found}")
 
 
 def _check_pool(params: Params, dataset: Dataset) -> None:
@@ -134,11 +145,21 @@ def _check_dataset(params: Params) -> Dataset:
             "data.root=auto: dataset folder needs it; set it to the folder of your images"
         )
     _check_pool(params, dataset)
-    size, padding = params.data.image_size or dataset.image_size, params.views.crop_padding
-    if params.views.crop == "padded" and size is not None and padding > size // 2:
-        raise UserError(
-            f"views.crop_padding={padding}: images have {size} pixels; allowed: 0 to {size // 2}"
-        )
+    size = params.data.image_size or dataset.image_size
+    for key, views in params.all_views.items():
+        padding = views.crop_padding
+        if views.crop != "padded":
+            continue
+        if params.data.source_size is not None:
+            raise UserError(
+                f"{key}.crop='padded': padded crops have the size of the image; allowed: resized, "
+                "or data.source_size: auto"
+            )
+        if size is not None and padding > size // 2:
+            raise UserError(
+                f"{key}.crop_padding={padding}: images have {size} pixels; allowed: 0 to "
+                f"{size // 2}"
+            )
     classes, top_k = dataset.classes, params.cache.top_k
     if classes and top_k and top_k >= classes:
         raise UserError(

@@ -16,7 +16,7 @@ from meal.datasets.settings import Data
 from meal.distill.settings import Distill
 from meal.models.settings import Network
 from meal.training.settings import Training
-from meal.views.settings import Views
+from meal.views.settings import Augmentation, Views
 
 RESERVED = "mean"  # names the folder of the ensemble's mean
 
@@ -62,7 +62,7 @@ class ExportSettings(Section):
 
 
 class Teaching(Training):
-    """How teachers are trained; `views` holds what differs from `views` for them."""
+    """How teachers are trained; `views` holds what they see otherwise than the student."""
 
     views: Annotated[dict[str, Any], Field(default_factory=dict)]
 
@@ -114,9 +114,20 @@ class Params(Section):
             return None
         return Teaching.model_validate(_teacher_training(self, name))
 
-    def teacher_views(self, name: str) -> Views:
-        """The views on which a teacher is trained."""
-        return Views.model_validate(_teacher_views(self, name))
+    def teacher_views(self, name: str) -> Augmentation:
+        """What the views show on which a teacher is trained."""
+        return Augmentation.model_validate(_teacher_views(self, name))
+
+    @property
+    def all_views(self) -> dict[str, Augmentation]:
+        """Everything that views show, by the key in params.yaml that says so."""
+        found: dict[str, Augmentation] = {"views": self.views}
+        for name in self.teachers:
+            own = "views" in self.networks[name].training
+            key = f"networks.{name}.training.views" if own else "teaching.views"
+            if own or self.teaching.views:
+                found[key] = self.teacher_views(name)
+        return found
 
     @model_validator(mode="after")
     def _names_fit(self) -> Params:
@@ -215,7 +226,7 @@ def load_params(path: Path) -> Params:
         parse(Teaching, _teacher_training(params, name), source=path.name, section=key)
         own = "views" in params.networks[name].training
         views = f"{key}views." if own else "teaching.views."
-        parse(Views, _teacher_views(params, name), source=path.name, section=views)
+        parse(Augmentation, _teacher_views(params, name), source=path.name, section=views)
     return params
 
 
@@ -226,9 +237,14 @@ def _baseline_training(params: Params) -> dict[str, Any]:
 
 
 def _teacher_training(params: Params, name: str) -> dict[str, Any]:
-    return params.teaching.model_dump() | params.networks[name].training
+    """As `teaching` says, with the network's own values; `views` are merged key by key, too."""
+    own = params.networks[name].training
+    merged = params.teaching.model_dump() | own
+    if isinstance(own.get("views"), dict):
+        merged["views"] = params.teaching.views | own["views"]
+    return merged
 
 
 def _teacher_views(params: Params, name: str) -> dict[str, Any]:
     own: dict[str, Any] = _teacher_training(params, name)["views"]
-    return params.views.model_dump() | own
+    return params.views.model_dump(include=set(Augmentation.model_fields)) | own

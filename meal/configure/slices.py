@@ -60,8 +60,9 @@ def resolve(params: Params, dataset: Dataset, sources: Mapping[str, str | None])
         },
     }
     for name in params.teachers:
-        views = params.teacher_views(name).resolve(dataset.flip)[0].model_dump(mode="json")
-        slices |= _teacher_slices(params, name, networks[name], views, cached)
+        views = params.teacher_views(name).family(params.views.seed, dataset.flip)
+        shown = views.model_dump(mode="json")
+        slices |= _teacher_slices(params, name, networks[name], shown, cached)
     return slices
 
 

@@ -20,6 +20,7 @@ from meal.metrics import Floats
 from meal.models.checkpoint import training_steps
 from meal.models.factory import build, check_structure, with_blocks
 from meal.models.foreign import load_foreign, load_weights, locate
+from meal.models.heads import freeze
 from meal.models.memory import check_memory
 from meal.models.spec import NetworkSpec, specify
 from meal.targets.ensemble import MEAN, Ensemble
@@ -57,6 +58,7 @@ def distill(
     spec = specify(config.network, data)
     check_memory(spec, device, settings.batch_size, settings.precision)
     objective = build_objective(config, spec, ensemble, seed).to(device)
+    held = freeze(objective.network, spec, settings.frozen, "distill.frozen")
     pipeline = ViewPipeline.of(data, views, device)
     return train(
         Run(
@@ -66,6 +68,7 @@ def distill(
             settings=settings,
             seed=seed,
             start_steps=_start_steps(config),
+            held=held,
             steps_per_epoch=steps_per_epoch(len(pipeline), settings.batch_size),
             batches=distillation_batches(config, data, ensemble, pipeline, seed),
             validate=validator(data, device, _discriminator_accuracy(objective, ensemble)),

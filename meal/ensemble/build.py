@@ -36,7 +36,10 @@ from meal.targets.ensemble import (
 from meal.targets.topk import compress
 
 _ROWS = 8192  # images averaged at once, to bound memory
-_MUST_AGREE = ("data", "views", "view_count", "alignment", "align", "enabled", "dtype", "top_k")
+_MUST_AGREE = (
+    "data", "views", "code", "image_size", "view_count", "alignment", "align", "enabled", "dtype",
+    "top_k",
+)  # fmt: skip
 
 
 def build_ensemble(config: EnsembleSlice, caches: Path, folder: Path, labels: Labels) -> None:

@@ -26,6 +26,7 @@ from meal.export.student import Student
 from meal.models.adapter import Adapted
 from meal.models.architectures import TIMM
 from meal.models.checkpoint import Loaded
+from meal.models.parts import inner
 from meal.predict.card import CARD, FIX, INT8, ONNX, VERSION, WEIGHTS, Input
 from meal.predict.session import open_session
 
@@ -114,7 +115,7 @@ def _write_weights(loaded: Loaded, classes: tuple[str, ...], inputs: Input, fold
     reads.
     """
     network = loaded.network
-    bare = network.inner if isinstance(network, Adapted) else network
+    bare = inner(network)[1]
     with write_errors(folder / WEIGHTS, SafetensorError):
         if not loaded.spec.arch.startswith(TIMM):
             # Clones: weights may share memory, which the format does not allow.

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from meal.core.errors import UserError
 from meal.models.adapter import Adapted
-from meal.models.parts import submodule
+from meal.models.parts import inner, submodule
 
 GRID = 4  # positions per side after pooling
 ALIGNED = GRID * GRID  # values of a spatially aligned block of any network
@@ -144,13 +144,13 @@ class BlockNetwork(nn.Module):
         self.network = network
         self._align = ALIGNMENTS[alignment]
         self._captured: dict[int, Tensor] = {}
-        inner = network.inner if isinstance(network, Adapted) else network
+        bare = inner(network)[1]
         parameter = next(network.parameters())
         image = torch.zeros(1, *shape, device=parameter.device, dtype=parameter.dtype)
-        self._hooked = bool(taps) or not hasattr(inner, "forward_intermediates")
+        self._hooked = bool(taps) or not hasattr(bare, "forward_intermediates")
         if self._hooked:
-            for index, name in enumerate(taps or _find_taps(network, inner, image)):
-                submodule(inner, name, "blocks").register_forward_hook(self._capture(index))
+            for index, name in enumerate(taps or _find_taps(network, bare, image)):
+                submodule(bare, name, "blocks").register_forward_hook(self._capture(index))
         maps = self._maps(image)
         levels = levels_of([(int(m.shape[-2]), int(m.shape[-1])) for m in maps])
         self.block_levels = {

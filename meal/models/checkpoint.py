@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from meal.core.digests import sha256
 from meal.core.errors import UserError
 from meal.core.files import atomic_folder, check_file, read_sealed, write_errors, write_sealed
-from meal.models.adapter import Adapted
 from meal.models.factory import build
-from meal.models.parts import head_names
+from meal.models.parts import inner
 from meal.models.spec import NetworkSpec
 
 FIX = "dvc repro"
@@ -86,28 +85,28 @@ def training_steps(path: Path) -> int | None:
 
 
 def load_state(
-    network: nn.Module, state: Mapping[str, Tensor], source: str, new_head: int | None = None
+    network: nn.Module, state: Mapping[str, Tensor], source: str, new: Sequence[str] = ()
 ) -> None:
     """Load `state` into `network`; names and shapes must match exactly.
 
     Args:
-        network: it keeps its own head if that is new.
-        state: may then lack the head, or have another one.
+        network: it keeps what is new.
+        state: may lack that, or have it in another shape.
         source: where `state` comes from, for messages.
-        new_head: the number of classes of a new head; None if the head is loaded, too.
+        new: the names of sub-modules that are not loaded.
 
     Raises:
         UserError: listing what is missing, unexpected or has another shape.
     """
-    if isinstance(network, Adapted) and not any(name.startswith("inner.") for name in state):
-        network = network.inner  # saved elsewhere, without our adapter around it
-    own = network.state_dict()
-    if new_head is not None:
-        heads = tuple(f"{name}." for name in head_names(network, new_head))
-        own, state = (
-            {name: value for name, value in each.items() if not name.startswith(heads)}
-            for each in (own, state)
-        )
+    prefix, bare = inner(network)
+    if prefix and not any(name.startswith(prefix) for name in state):
+        network = bare  # saved elsewhere, without our adapter around it
+        new = [name.removeprefix(prefix) for name in new]
+    kept = tuple(f"{name}." for name in new)
+    own, state = (
+        {name: value for name, value in each.items() if not name.startswith(kept)}
+        for each in (network.state_dict(), state)
+    )
     # Older versions of PyTorch did not save this counter; it is unused if momentum is set.
     wanted = {name for name in own if not name.endswith("num_batches_tracked")}
     found = {name for name in state if not name.endswith("num_batches_tracked")}

@@ -11,6 +11,7 @@ from meal.models.adapter import Adapted, InputAdapter
 from meal.models.architectures import TIMM, TORCHVISION, describe, own_function
 from meal.models.blocks import Alignment, BlockNetwork
 from meal.models.hub import size_argument
+from meal.models.parts import inner
 from meal.models.spec import NetworkSpec
 from meal.models.strides import subsample_first
 from meal.models.zoo import ZOO
@@ -56,9 +57,9 @@ def check_structure(spec: NetworkSpec) -> None:
         return
     network = build(spec)  # a separate one: running it changes buffers
     if spec.arch not in ZOO:
-        inner = network.inner if isinstance(network, Adapted) else network
+        bare = inner(network)[1]
         for mode in ("eval", "training"):
-            _check_logits(inner, spec, mode)
+            _check_logits(bare, spec, mode)
     if spec.blocks:
         with_blocks(network, spec, 1)
 

@@ -6,7 +6,7 @@ They are read as data: safetensors, or PyTorch's own format without any code in 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from meal.core.digests import sha256
 from meal.core.errors import UserError
 from meal.core.paths import user_folder
 from meal.models.checkpoint import load_state
+from meal.models.heads import head_names
 from meal.models.hub import published_classes, published_state
 from meal.models.settings import NetworkSlice, WeightsFile
 from meal.models.spec import NetworkSpec
@@ -28,21 +29,21 @@ _MOST_NESTED = 3
 
 
 def load_foreign(
-    network: nn.Module, weights: WeightsFile, key: str, new_head: int | None = None
+    network: nn.Module, weights: WeightsFile, key: str, new: Sequence[str] = ()
 ) -> None:
     """Load weights from elsewhere into `network`.
 
     Args:
-        network: its whole state must be in the file, but for a new head.
+        network: its whole state must be in the file, but for what is new.
         weights: a file or a URL, with its SHA-256.
         key: the key in params.yaml, for messages.
-        new_head: the number of classes of a new head; None if the head is loaded, too.
+        new: the names of sub-modules that are not loaded.
 
     Raises:
         UserError: if the file is not available, has another checksum, or does not fit.
     """
     path = locate(weights, key)
-    load_state(network, read_state(path), f"{key}: {path}", new_head)
+    load_state(network, read_state(path), f"{key}: {path}", new)
 
 
 def load_weights(network: nn.Module, spec: NetworkSpec, config: NetworkSlice, key: str) -> None:
@@ -57,18 +58,18 @@ def load_weights(network: nn.Module, spec: NetworkSpec, config: NetworkSlice, ke
     Raises:
         UserError: if they are not available, or do not fit.
     """
-    new_head = spec.classes if config.head == "new" else None
+    new = head_names(spec) if config.head == "new" else []
     if config.weights == "pretrained":
         known = published_classes(spec.arch)
-        if new_head is None and known != spec.classes:
+        if not new and known != spec.classes:
             raise UserError(
                 f"{key}='pretrained': {spec.arch} has {known} classes, but the dataset has "
                 f"{spec.classes}; add head: new to train it on these classes"
             )
         state = published_state(spec.arch, spec.inner_shape[1], spec.options)
-        load_state(network, state, f"{key}: the published state", new_head)
+        load_state(network, state, f"{key}: the published state", new)
     elif config.weights is not None:
-        load_foreign(network, config.weights, key, new_head)
+        load_foreign(network, config.weights, key, new)
 
 
 def locate(weights: WeightsFile, key: str) -> Path:

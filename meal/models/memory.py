@@ -20,10 +20,10 @@ _COPIES = 4  # of the weights in training: themselves, gradients, momentum, the 
 _PROBE = 2  # images; BatchNorm needs more than one in training
 
 
-class _SkipInitialisation(TorchFunctionMode):
+class SkipInitialisation(TorchFunctionMode):
     """Skip in-place functions on meta tensors: they have no values, and `normal_` is slow there."""
 
-    def __torch_function__(
+    def __torch_function__(  # noqa: D105
         self,
         func: Callable[..., Any],
         types: Any,
@@ -60,7 +60,7 @@ def check_memory(
     """
     try:
         with torch.device("meta"):
-            with _SkipInitialisation():
+            with SkipInitialisation():
                 network = build(spec)
             needed = sum(value.nbytes for value in network.state_dict().values())
             if batch_size is not None:

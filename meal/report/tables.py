@@ -84,7 +84,9 @@ def worth_note(rows: Sequence[Mapping[str, Any]]) -> str:
         "with its 95% interval over the images."
     )
     harmful = [row["teacher"] for row in rows if row.get("high", 0) < 0]
-    return f"{note} Leave out: {', '.join(harmful)}." if harmful else note
+    if not harmful:
+        return note
+    return f"{note} Without it, the ensemble is better: {', '.join(harmful)} (each alone)."
 
 
 def networks_table(costs: Mapping[str, tuple[int, int]], scales: Mapping[str, bool]) -> str:

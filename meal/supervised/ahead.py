@@ -16,13 +16,14 @@ import torch
 
 from meal.core.errors import UserError
 from meal.core.files import read_json
+from meal.core.seeds import Purpose
 from meal.data.pools import check_pool
 from meal.data.prepared import Prepared
 from meal.models.factory import build
-from meal.models.foreign import load_weights
+from meal.models.foreign import load_foreign, load_weights
+from meal.models.heads import Frozen, freeze
 from meal.models.memory import check_memory
-from meal.models.parts import freeze
-from meal.models.settings import NetworkSlice
+from meal.models.settings import NetworkSlice, WeightsFile
 from meal.models.spec import specify
 from meal.views.settings import ViewsSlice
 
@@ -46,6 +47,26 @@ def check_views(views: ViewsSlice, data: Prepared) -> None:
         )
 
 
+def check_all(slices: Path, data: Prepared, device: torch.device) -> None:
+    """Check that student, baseline and all teachers will find what their slices name.
+
+    Args:
+        slices: the folder of all slices.
+        data: the prepared data.
+        device: where they will be trained.
+
+    Raises:
+        UserError: as `check_student` does, for any of them.
+    """
+    check_student(slices / "distill.json", data, device)
+    baseline = read_json(slices / "baseline.json", _FIX)
+    _check_start(baseline, data, baseline["training"]["frozen"], Purpose.BASELINE)
+    for path in sorted((slices / "teachers").glob("*.json")):
+        teacher = read_json(path, _FIX)
+        if teacher["training"] is not None:
+            _check_start(teacher, data, teacher["training"]["frozen"], Purpose.TEACHER)
+
+
 def check_student(slice_: Path, data: Prepared, device: torch.device) -> None:
     """Check that the student will find what its slice names: images, weights, layers; and memory.
 
@@ -56,14 +77,32 @@ def check_student(slice_: Path, data: Prepared, device: torch.device) -> None:
     config = read_json(slice_, _FIX)
     settings = config["distill"]
     check_pool(data, settings["pool"], settings["labelled_share"], settings["batch_size"])
-    network = NetworkSlice.model_validate(config["network"])
-    spec = specify(network, data)
+    spec = specify(NetworkSlice.model_validate(config["network"]), data)
     batch_size = min(settings["batch_size"], data.count("train"))
     check_memory(spec, device, batch_size, settings["precision"])
-    if network.weights or settings["frozen"]:
-        student = build(spec)
-        load_weights(student, spec, network, f"networks.{config['name']}.weights")
-        freeze(student, settings["frozen"], spec.classes, "distill.frozen")
+    _check_start(config, data, settings["frozen"], None)
+    if settings["init"] is not None:
+        load_foreign(build(spec), WeightsFile.model_validate(settings["init"]), "distill.init")
+
+
+def frozen_key(name: str, purpose: Purpose | None) -> str:
+    """Where in params.yaml the frozen layers of a network are; None for the student."""
+    if purpose is Purpose.TEACHER:
+        return f"teaching.frozen or networks.{name}.training.frozen"
+    return "distill.frozen" if purpose is None else "baseline.frozen or distill.frozen"
+
+
+def _check_start(
+    config: Mapping[str, Any], data: Prepared, frozen: Frozen, purpose: Purpose | None
+) -> None:
+    """Check that the weights of a network fit, and that there are the layers to freeze."""
+    network = NetworkSlice.model_validate(config["network"])
+    if network.weights is None and not frozen:
+        return
+    spec = specify(network, data)
+    made = build(spec)
+    load_weights(made, spec, network, f"networks.{config['name']}.weights")
+    freeze(made, spec, frozen, frozen_key(config["name"], purpose))
 
 
 def check_disk(slices: Path, outputs: Path, teachers: Path, data: Prepared) -> None:

@@ -20,9 +20,10 @@ from meal.core.work import WorkFolder
 from meal.data.prepared import Prepared, open_data
 from meal.models.factory import build, check_structure
 from meal.models.foreign import load_weights
+from meal.models.heads import freeze
 from meal.models.memory import check_memory
 from meal.models.spec import specify
-from meal.supervised.ahead import check_disk, check_student, check_views
+from meal.supervised.ahead import check_all, check_disk, check_views, frozen_key
 from meal.supervised.chance import worse_than_chance
 from meal.supervised.loading import load_teacher
 from meal.supervised.objective import SupervisedObjective
@@ -56,7 +57,7 @@ def run(stage: str, purpose: Purpose, config: Path, folder: Path, curve: Path) -
     check_views(settings.views, data)
     if purpose is Purpose.TEACHER:
         check_disk(CONFIG / "caches", CACHES, TEACHERS, data)
-        check_student(CONFIG / "distill.json", data, device)
+        check_all(CONFIG, data, device)
     if settings.training is None:
         trained = load_teacher(settings, data, device)
     else:
@@ -110,6 +111,7 @@ def train_supervised(
     check_structure(spec)
     network = build(spec, seed)
     load_weights(network, spec, config.network, f"networks.{config.name}.weights")
+    held = freeze(network, spec, settings.frozen, frozen_key(config.name, purpose))
     pipeline = ViewPipeline.of(data, view_family(views), device)
     labels = data.labels("train").to(device)
     steps = steps_per_epoch(len(pipeline), settings.batch_size)
@@ -135,17 +137,17 @@ def train_supervised(
             curve=curve,
             logger=logger,
             start_steps=0 if config.network.weights is None else None,
+            held=held,
         )
     )
     row = best_epoch(trained.history) if settings.keep == "best" else trained.history[-1]
     fault = worse_than_chance(row["validation_top1_error"], data.labels("validation").numpy())
     if fault is not None:
         LOGGER.warning(
-            "%s: %sthe learning rate is too high or too low, there are too few epochs or labels, "
-            "or too many layers are frozen; see %s",
+            "%s: %sthe learning rate is too high or too low, or epochs or labels are too few%s",
             title,
             fault,
-            curve or "the training curve",
+            ", or too much is frozen" if held else "",
         )
     return trained
 

@@ -22,7 +22,7 @@ class SharedCache:
     def __init__(self, folder: Path) -> None:
         self._cache = TargetCache(folder, f"cache@{folder.name}")
         self.manifest: dict[str, Any] = self._cache.manifest
-        self.views: dict[str, Any] = self.manifest["views"]
+        self.views = {**self.manifest["views"], "image_size": self.manifest["image_size"]}
         count: int = self.manifest["view_count"]
         self.present = [v for v in range(count) if (folder / view_file(v)).is_file()]
 
@@ -57,8 +57,8 @@ def open_cache(
         weights: the SHA-256 of the teacher's weights; None not to compare it.
 
     Raises:
-        UserError: if the manifest is missing or damaged, or data, weights, or the code of the views
-            are others.
+        UserError: if the manifest is missing or damaged, no view is there, or data, weights, or the
+            code of the views are others.
     """
     cache = SharedCache(Path(folder))
     expected = {"data": data, "weights": weights, "code": views_digest()}
@@ -67,4 +67,9 @@ def open_cache(
             raise UserError(
                 f"{folder}: {key} differs: the cache is for {cache.manifest.get(key)}, not {value}"
             )
+    if not cache.present:
+        raise UserError(
+            f"{folder}: no view is there; fetch some (dvc pull {folder}/{view_file(0)}), or build "
+            "the cache with cache.enabled: true"
+        )
     return cache

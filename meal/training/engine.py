@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from meal.core.runtime import Logger
 from meal.core.seeds import Purpose, derive_seed
 from meal.core.signals import Interrupted, Interruption, recorded_signals
 from meal.models.checkpoint import save
-from meal.models.parts import freeze
 from meal.models.spec import NetworkSpec
 from meal.training.checkpoints import Checkpoints
 from meal.training.loggers import open_log
@@ -91,6 +90,7 @@ class Run:
         curve: the CSV file of the history, rewritten after each epoch; None for no file.
         logger: the tracker that receives the history, too.
         start_steps: those behind the weights that it starts from; None if they are not known.
+        held: frozen modules, which stay in eval mode.
     """
 
     title: str
@@ -105,6 +105,7 @@ class Run:
     curve: Path | None = None
     logger: Logger = "none"
     start_steps: int | None = 0
+    held: Sequence[nn.Module] = ()
 
 
 def train(run: Run) -> Trained:
@@ -124,9 +125,6 @@ class _Trainer:
         self._run = run
         self._objective = run.objective
         self._device = next(run.objective.parameters()).device
-        self._held = freeze(
-            run.objective.network, run.settings.frozen, run.spec.classes, f"{run.title}: frozen"
-        )
         self._optimizers = [GroupOptimizer(each) for each in run.objective.parameter_groups()]
         self._average: AveragedModel | None = None
         if run.settings.ema:
@@ -167,7 +165,7 @@ class _Trainer:
         if first == run.steps_per_epoch:  # resumed after the last step, before validation
             return
         self._objective.train()
-        for module in self._held:
+        for module in run.held:
             module.eval()
         for inputs in run.batches(epoch, first):
             loss, parts = self._optimise(inputs)

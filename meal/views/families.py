@@ -27,7 +27,7 @@ from meal.views.settings import ViewsSlice, count_crops
 
 VERSION = 1  # part of every cache's fingerprint: raise it when the pixels of a view change
 
-_CODE = tuple(Path(str(each.__file__)) for each in (augment, crops, mixing, seeds))
+_CODE = (Path(__file__), *(Path(str(each.__file__)) for each in (augment, crops, mixing, seeds)))
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,18 @@ class ViewFamily:
 
 
 def views_digest() -> str:
-    """A digest of the code that turns images into views, without its comments."""
-    return fingerprint([ast.unparse(ast.parse(file.read_text("utf-8"))) for file in _CODE])
+    """A digest of the code that turns images into views, without comments and docstrings."""
+    return fingerprint([_code(file) for file in _CODE])
+
+
+def _code(file: Path) -> str:
+    tree = ast.parse(file.read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(
+            node
+        ):
+            node.body = node.body[1:]
+    return ast.unparse(tree)
 
 
 def view_family(config: ViewsSlice) -> ViewFamily:
@@ -93,9 +103,9 @@ def family_of(identity: Mapping[str, Any]) -> ViewFamily:
     Raises:
         UserError: if another version made these views.
     """
-    if identity["version"] != VERSION:
+    if identity.get("version") != VERSION:
         raise UserError(
-            f"version {identity['version']} of the views: this code makes version {VERSION}"
+            f"version {identity.get('version')} of the views: this code makes version {VERSION}"
         )
     seed, flip = identity["seed"], identity["flip"]
     shown: Crops

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from meal.core.errors import UserError
 from meal.views.families import family_of
 from meal.views.mixing import Kinds
 
@@ -18,7 +19,6 @@ def apply(
     rows: Tensor | NDArray[Any] | Sequence[int],
     view: int,
     views: Mapping[str, Any],
-    size: int | None = None,
     labels: Tensor | NDArray[Any] | None = None,
 ) -> Tensor:
     """The pixels `(B, size, size, C)`, from 0 to 255, of view `view` of the images of `rows`.
@@ -30,16 +30,16 @@ def apply(
         rows: the numbers of the images, `(B,)`.
         view: the number of the view.
         views: what identifies the views: `meal.targets.open(folder).views`.
-        size: of the result, in pixels; None for that of the images.
         labels: of all images, `(N,)`, -1 for those without a label: only images of one kind are
-            mixed; None if all have one.
+            mixed. Needed if they are mixed.
 
     Raises:
-        UserError: if another version of the code made these views.
+        UserError: if another version of the code made these views, or labels are needed.
     """
     family, whole = family_of(views), torch.as_tensor(images)
     height, width = whole.shape[1:3]
-    side, chosen = size or int(height), torch.as_tensor(rows, dtype=torch.int64)
+    side = int(views.get("image_size", height))
+    chosen = torch.as_tensor(rows, dtype=torch.int64)
 
     def shown(numbers: Tensor) -> Tensor:
         parameters = family.crops.parameters(numbers, view, (height, width))
@@ -48,6 +48,9 @@ def apply(
 
     if not family.mixing:
         return shown(chosen)
-    kinds = Kinds(torch.zeros(len(whole)) if labels is None else torch.as_tensor(labels))
-    mix = family.mixing.draw(chosen, view, kinds, side)
+    if labels is None:
+        raise UserError(
+            "these views are mixed, with others that have a label or have none, too: give labels"
+        )
+    mix = family.mixing.draw(chosen, view, Kinds(torch.as_tensor(labels)), side)
     return mix.images(shown(chosen), shown(mix.partners))

@@ -46,16 +46,14 @@ class ViewsSlice(Section):
     cutmix: float = 0.0
 
 
-class Views(Section):
-    """The views of a training image. `count` is the number of them cached per teacher.
+class Augmentation(Section):
+    """What a view shows of an image.
 
     `randaugment` is the number of operations of RandAugment on a view, and `magnitude` their
     strength; `erase` is the probability that a rectangle is painted over; `mixup` and `cutmix` are
     the parameters of the Beta distributions of shares, 0 for none.
     """
 
-    seed: Seed = 0
-    count: Annotated[Integer, Field(ge=1, le=100_000)] | Literal["all"] = 8
     crop: Crop = "padded"
     crop_padding: Annotated[Integer, Field(ge=0, le=16)] = 4
     scale: Scale = (0.35, 1.0)
@@ -66,6 +64,27 @@ class Views(Section):
     mixup: Annotated[Number, Field(ge=0, le=1000)] = 0.0
     cutmix: Annotated[Number, Field(ge=0, le=1000)] = 0.0
 
+    def family(self, seed: int, flip: bool) -> ViewsSlice:
+        """The family of views.
+
+        Args:
+            seed: of the views.
+            flip: whether the dataset's images may be mirrored, for `flip: auto`.
+        """
+        flips = flip if self.flip == "auto" else self.flip
+        drawn = self.randaugment or self.erase or self.mixup or self.cutmix
+        limited = self.crop == "padded" and not drawn
+        size = count_crops(self.crop_padding, flips) if limited else None
+        own = {name: getattr(self, name) for name in Augmentation.model_fields if name != "flip"}
+        return ViewsSlice(**own, seed=seed, flip=flips, size=size)
+
+
+class Views(Augmentation):
+    """The views of a training image. `count` is the number of them cached per teacher."""
+
+    seed: Seed = 0
+    count: Annotated[Integer, Field(ge=1, le=100_000)] | Literal["all"] = 8
+
     def resolve(self, flip: bool) -> tuple[ViewsSlice, int]:
         """The family of views, and the number of them that are cached.
 
@@ -75,12 +94,8 @@ class Views(Section):
         Raises:
             UserError: if the family has fewer views than `count`, or `all` of an unlimited number.
         """
-        flips = flip if self.flip == "auto" else self.flip
-        drawn = self.randaugment or self.erase or self.mixup or self.cutmix
-        limited = self.crop == "padded" and not drawn
-        size = count_crops(self.crop_padding, flips) if limited else None
-        own = self.model_dump(exclude={"count", "flip"})
-        family = ViewsSlice(**own, flip=flips, size=size)
+        family = self.family(self.seed, flip)
+        size = family.size
         if size is None:
             if self.count == "all":
                 raise UserError(
@@ -90,7 +105,7 @@ class Views(Section):
             return family, self.count
         if self.count != "all" and self.count > size:
             raise UserError(
-                f"views.count={self.count}: crop_padding {self.crop_padding} and flip {flips} give "
-                f"{size} different views; allowed: 1 to {size}, or all"
+                f"views.count={self.count}: crop_padding {self.crop_padding} and flip "
+                f"{family.flip} give {size} different views; allowed: 1 to {size}, or all"
             )
         return family, size if self.count == "all" else self.count

@@ -119,6 +119,12 @@ FAULTS = {
     "teaching.betas=[0.9]": "teaching.betas=[0.9]: ",
     "teaching.clip_norm=0": "teaching.clip_norm=0: must be greater than or equal to 0.000000001",
     "teaching.layer_decay=1.1": "teaching.layer_decay=1.1: must be less than or equal to 1",
+    "teaching.views={count: 3}": "teaching.views.count: unknown key; allowed here: crop, ",
+    "teaching.views={crop_padding: 9}": "teaching.views.crop_padding=9: images have 16 pixels",
+    "networks.vgg.training={views: {crop_padding: 9}}": "vgg.training.views.crop_padding=9: images",
+    "views.crop=resized\ndata.image_size=16\ndata.source_size=20\nteaching.views={crop: padded}": ""
+    "teaching.views.crop="
+    "'padded': padded crops have the size of the image; allowed: resized, or data.source_size",
     "teaching.views={mixup: -1}": "teaching.views.mixup=-1: must be greater than or equal to 0",
     "networks.vgg.training={views: {crops: x}}": "networks.vgg.training.views.crops: unknown key",
     "views.mixup=-0.1": "views.mixup=-0.1: must be greater than or equal to 0",
@@ -253,6 +259,15 @@ def test_what_is_seldom_meant_is_a_warning(raw_params: dict[str, Any]) -> None:
         "teaching.milestones=[10, 50]: the run ends before 50, at 40",
         "distill.warmup_epochs=40: the run of 40 epoch(s) ends before the full rate",
         "runtime.checkpoint_minutes=0.1: so many checkpoints slow the training",
+    ]
+
+
+def test_a_frozen_backbone_without_weights_is_a_warning(raw_params: dict[str, Any]) -> None:
+    change(raw_params, "distill.frozen=backbone")
+    change(raw_params, "networks.vgg.training={frozen: backbone}")
+    assert list(warnings(Params.model_validate(raw_params))) == [
+        f"{key}.frozen='backbone': without weights, the backbone stays as it was drawn"
+        for key in ("teaching or networks.vgg.training", "distill")
     ]
 
 
@@ -446,6 +461,25 @@ def test_a_backbone_with_a_new_head_is_for_teacher_student_and_baseline(
     cut = slices(raw_params, tmp_path)
     assert cut["baseline"]["network"]["weights"] is cut["distill"]["network"]["weights"] is None
     assert cut["teachers/resnet"]["training"] is None
+
+
+def test_views_of_teachers_are_merged_key_by_key(
+    raw_params: dict[str, Any], tmp_path: Path
+) -> None:
+    flags = ("teaching.views={mixup: 0.5}", "networks.vgg.training={views: {erase: 0.2}}", "seed=1")
+    cut = slices(raw_params, tmp_path, *flags)
+    vgg, preact = (cut[f"teachers/{name}"]["views"] for name in ("vgg", "preact"))
+    assert (vgg["mixup"], vgg["erase"]) == (0.5, 0.2)
+    assert (preact["mixup"], preact["erase"]) == (0.5, 0.0)
+    student = cut["distill"]["views"]
+    assert (student["mixup"], student["seed"]) == (0.0, vgg["seed"])
+
+
+def test_an_unlimited_number_of_views_is_no_fault_of_teachers(
+    raw_params: dict[str, Any], tmp_path: Path
+) -> None:
+    cut = slices(raw_params, tmp_path, "views.count=all", "teaching.views={randaugment: 2}")
+    assert cut["caches/vgg"]["view_count"] == 25
 
 
 def test_the_baseline_trains_to_the_end(raw_params: dict[str, Any], tmp_path: Path) -> None:

@@ -56,7 +56,9 @@ def test_a_teacher_that_helps_and_one_that_harms_are_told_apart(tmp_path: Path) 
         assert rows[name]["error"] == 10.0
         assert rows[name]["error_without"] == 40.0  # the sure one decides, with either
         assert rows[name]["gain"] == 0 and rows[name]["reading"] == "inside the noise"
-    assert worth_note([*rows.values()]).endswith("Leave out: sure.")
+    assert worth_note([*rows.values()]).endswith(
+        "Without it, the ensemble is better: sure (each alone)."
+    )
 
 
 def test_a_teacher_that_decides_between_the_others_helps(tmp_path: Path) -> None:
@@ -69,7 +71,7 @@ def test_a_teacher_that_decides_between_the_others_helps(tmp_path: Path) -> None
     for row in rows:  # all three together are never wrong: two of them always agree
         assert row["gain"] == row["error_without"] == 20.0 and row["low"] > 0
         assert row["reading"] == "helps"
-    assert "Leave out" not in worth_note(rows)
+    assert "is better" not in worth_note(rows)
 
 
 def test_a_single_teacher_has_no_others(tmp_path: Path) -> None:

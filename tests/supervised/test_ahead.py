@@ -81,7 +81,7 @@ def test_a_student_that_cannot_be_trained_is_an_error_before_any_teacher_trains(
     def write(**distill: Any) -> Path:
         given = {
             "pool": "all", "labelled_share": None, "batch_size": 32, "precision": "float32",
-            "frozen": [],
+            "frozen": [], "init": None,
             **distill,
         }  # fmt: skip
         network = {"arch": "tiny", "width": width}
