@@ -98,7 +98,8 @@ def reshape(path: Path) -> None:
     """Make a file readable but wrong: another shape and type, other values, or an extra byte."""
     if path.suffix == ".npy":
         array = np.load(path)
-        np.save(path, array[..., :-1].astype(np.float64))
+        array = array[..., :-1]
+        np.save(path, array if array.dtype.names else array.astype(np.float64))  # records: fewer
     elif path.suffix == ".json":
         values = json.loads(path.read_text())
         values["classes" if "classes" in values else "name"] = 7

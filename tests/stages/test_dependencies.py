@@ -24,6 +24,7 @@ SCORED = ["evaluate", "report", "export"]
 CHANGES: dict[str, list[str]] = {
     "meal/cache/build.py": CACHED,
     "meal/cache/settings.py": ["configure", *CACHED],
+    "meal/cli/project.py": [],
     "meal/configure/schema.py": ["configure"],
     "meal/core/files.py": [
         "configure", "prepare", *TRAINED, *CACHED, "ensemble", "baseline", "distill", *SCORED
