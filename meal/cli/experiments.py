@@ -14,6 +14,14 @@ from meal.core.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+Revisions = Annotated[list[str] | None, typer.Argument(help="commits; HEAD if none")]
+Where = Annotated[
+    list[str] | None, typer.Option(help="KEY=VALUE: only experiments with this value")
+]
+Out = Annotated[
+    Path | None, typer.Option(help="write OUT.csv, OUT.md and OUT.svg, with command and commit")
+]
+
 
 @app.command()
 def sweep(
@@ -49,7 +57,7 @@ def sweep(
 
 @app.command()
 def experiments(
-    revisions: Annotated[list[str] | None, typer.Argument(help="commits; HEAD if none")] = None,
+    revisions: Revisions = None,
 ) -> None:
     """List experiments in the width of the terminal: errors, gains, changed parameters."""
     import shutil
@@ -63,18 +71,14 @@ def experiments(
 
 @app.command()
 def table(
-    revisions: Annotated[list[str] | None, typer.Argument(help="commits; HEAD if none")] = None,
+    revisions: Revisions = None,
     file: Annotated[str, typer.Option(help="file of scores")] = "reports/validation_scores.json",
     score: Annotated[str, typer.Option(help="score in that file")] = "student.top1_error",
-    where: Annotated[
-        list[str] | None, typer.Option(help="KEY=VALUE: only experiments with this value")
-    ] = None,
+    where: Where = None,
     reference: Annotated[
         list[str] | None, typer.Option(help="KEY=VALUE: compare the others with this one")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="write OUT.csv, OUT.md and OUT.svg, with command and commit")
-    ] = None,
+    out: Out = None,
 ) -> None:
     """Compare finished experiments over their seeds: mean, std, paired difference."""
     from meal.experiments.runs import read_runs
@@ -96,14 +100,10 @@ def table(
 
 @app.command()
 def margins(
-    revisions: Annotated[list[str] | None, typer.Argument(help="commits; HEAD if none")] = None,
+    revisions: Revisions = None,
     along: Annotated[str, typer.Option(help="KEY: the axis of OUT.svg")] = "data.labelled",
-    where: Annotated[
-        list[str] | None, typer.Option(help="KEY=VALUE: only experiments with this value")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="write OUT.csv, OUT.md and OUT.svg, with command and commit")
-    ] = None,
+    where: Where = None,
+    out: Out = None,
 ) -> None:
     """Compare the student with its rivals within each experiment, over seeds, on test images."""
     from meal.core.paths import SCORES
