@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from meal.targets.cache import (
     PLAIN_SPLITS,
     VIEWS,
     Array,
+    Memmap,
     TargetCache,
     create,
     record,
@@ -106,12 +107,12 @@ class CacheBuild:
                 self._compute_part(part, pipeline, progress)
             progress.show({})
 
-    def _records(self, part: Part) -> Array | None:
-        """The records of a part, for writing; None if outputs are not stored."""
+    def _records(self, part: Part) -> Memmap | None:
+        """The records of the view of a part, for writing; None if outputs are not stored."""
         if self._record is None:
             return None
         path = self._work.path / view_file(part.view)
-        return create(path, self._record, (self._data.count("train"),))[part.start : part.stop]
+        return create(path, self._record, (self._data.count("train"),))
 
     def _compute_part(self, part: Part, pipeline: ViewPipeline, progress: Progress) -> None:
         records = self._records(part)
@@ -119,17 +120,22 @@ class CacheBuild:
         for start, stop, outputs in view_outputs(
             self._network, pipeline, part, self._config.cache.top_k
         ):
-            for name in self._record.names or () if self._record is not None else ():
-                assert records is not None
-                field = records[name]
-                self._check_range(name, outputs[name], field.dtype)
-                field[start - part.start : stop - part.start] = outputs[name]
+            if records is not None:
+                self._store(records[start:stop], outputs)
             sums.add(outputs, skipped=stored - start)  # a span may overlap the previous one
             progress.advance(stop - stored)
             stored = stop
             if progress.due():
                 progress.show({})
+        if records is not None:
+            records.flush()
         write_note(self._work.path, part, records, sums)
+
+    def _store(self, records: Array, outputs: Mapping[str, Array]) -> None:
+        """Write outputs, by name, into the records of their images."""
+        for name in records.dtype.names or ():
+            self._check_range(name, outputs[name], records[name].dtype)
+            records[name] = outputs[name]
 
     def _check_range(self, name: str, values: Array, dtype: np.dtype[Any]) -> None:
         """Raise UserError if values do not fit the type in which they are stored."""

@@ -97,17 +97,17 @@ class Sums:
 
 def write_note(folder: Path, part: Part, records: Array | None, found: Sums) -> None:
     """Record that a part is done, with the checksum and the sums of its outputs."""
-    note = {"sums": found.as_lists(), "checksum": _checksum(records)}
+    note = {"sums": found.as_lists(), "checksum": _checksum(part, records)}
     write_sealed(part.note(folder), note, shared=True)
 
 
 def is_done(folder: Path, part: Part, records: Array | None) -> bool:
-    """Whether the outputs of a part are in its records, undamaged."""
+    """Whether the outputs of a part are in the records of its view, undamaged."""
     file = part.note(folder)
     if not file.exists():
         return False
     try:
-        intact = read_sealed(file, "run it again")["checksum"] == _checksum(records)
+        intact = read_sealed(file, "run it again")["checksum"] == _checksum(part, records)
     except UserError:
         intact = False
     if not intact:
@@ -115,9 +115,11 @@ def is_done(folder: Path, part: Part, records: Array | None) -> bool:
     return intact
 
 
-def _checksum(records: Array | None) -> int:
-    """A checksum of the records of a part."""
-    return 0 if records is None else zlib.crc32(records.view(np.uint8).data)
+def _checksum(part: Part, records: Array | None) -> int:
+    """A checksum of a part of the records of a view; 0 if outputs are not stored."""
+    if records is None:
+        return 0
+    return zlib.crc32(records[part.start : part.stop].view(np.uint8).data)
 
 
 def moments(folder: Path, parts: Sequence[Part]) -> dict[str, dict[str, list[float]]]:
