@@ -17,6 +17,7 @@ from types import FrameType
 from dvc.exceptions import DvcException
 
 from meal.core.errors import UserError
+from meal.experiments.cores import share_cores
 from meal.experiments.repository import open_repository
 
 Graph = Mapping[str, Set[str]]  # by stage: those that it depends on
@@ -80,8 +81,7 @@ class _Lanes:
 
     def __init__(self, jobs: int) -> None:
         self._environment = {**os.environ}
-        # Share the cores: two processes with one thread each are faster than one with two.
-        self._environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+        share_cores(self._environment, jobs)
         self._devices = _devices()
         self._free = list(range(jobs))
         self._processes: dict[int, subprocess.Popen[str]] = {}

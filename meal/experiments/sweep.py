@@ -27,6 +27,7 @@ from meal.configure.checks import checked_slices, weights_files
 from meal.configure.schema import load_params
 from meal.core.digests import code_digest, fingerprint
 from meal.core.errors import UserError
+from meal.experiments.cores import share_cores
 from meal.experiments.repository import open_repository
 
 POLL_SECONDS = 3
@@ -75,8 +76,7 @@ def run(trials: Sequence[Trial], target: str, jobs: int) -> list[str]:
             flags = [part for flag in trial.overrides for part in ("-S", flag)]
             if dvc(["exp", "run", "--quiet", "--queue", "--name", trial.name, *flags, target]):
                 raise UserError(f"{trial.name}: DVC could not queue it; see its message above")
-    # Share the cores: two processes with one thread each are faster than one with two.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    share_cores(os.environ, jobs)
     queue.start_workers(count=jobs)
     return _follow(repo, {trial.name for trial in missing}, jobs)
 
