@@ -172,6 +172,12 @@ def _verdicts(metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _table(title: str, rows: Sequence[Mapping[str, str]], note: str) -> Table:
+    """Rows of text, with their keys as columns."""
+    cells = [list(row.values()) for row in rows]
+    return {"title": title, "columns": list(rows[0]), "rows": cells, "note": note}
+
+
 def _results(metrics: Mapping[str, Any]) -> Table:
     rows = results_rows(metrics)
     note = (
@@ -187,8 +193,7 @@ def _results(metrics: Mapping[str, Any]) -> Table:
             f" A temperature at its lower bound of {TEMPERATURES[0]} means that every validation "
             "image is predicted correctly: scaled probabilities are then close to 0 and 1."
         )
-    cells = [list(row.values()) for row in rows]
-    return {"title": "Results", "columns": list(rows[0]), "rows": cells, "note": note}
+    return _table("Results", rows, note)
 
 
 def _significance(table: Sequence[Mapping[str, str]]) -> Table:
@@ -240,10 +245,7 @@ def _has_effect(key: str, settings: Mapping[str, Any]) -> bool:
 
 def _worth(found: Sequence[Mapping[str, Any]]) -> Table:
     """What each teacher is worth to the ensemble."""
-    rows = worth_rows(found)
-    cells = [list(row.values()) for row in rows]
-    note = worth_note(found)
-    return {"title": "Teachers", "columns": list(rows[0]), "rows": cells, "note": note}
+    return _table("Teachers", worth_rows(found), worth_note(found))
 
 
 def _timings(timings: Mapping[str, Any], cost: Mapping[str, Any]) -> list[Table]:
@@ -251,10 +253,7 @@ def _timings(timings: Mapping[str, Any], cost: Mapping[str, Any]) -> list[Table]
     own = {key: value for key, value in cost.items() if key != "teachers"}
     if timings.get("cost") != own:
         return []
-    rows = timings_rows(timings)
-    cells = [list(row.values()) for row in rows]
-    note = timings_note(timings)
-    return [{"title": "Speed", "columns": list(rows[0]), "rows": cells, "note": note}]
+    return [_table("Speed", timings_rows(timings), timings_note(timings))]
 
 
 def _classes(predictions: Predictions) -> Table:
