@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from meal.core.device import select_device
+from meal.core import ranks
+from meal.core.collectives import barrier
+from meal.core.device import open_device
 from meal.core.files import write_json
 from meal.core.paths import BASELINE, CONFIG, TRAINING, VALIDATION_BASELINE
 from meal.core.runtime import load_runtime
@@ -24,13 +26,16 @@ def main() -> None:
         folder=BASELINE,
         curve=TRAINING / "baseline.csv",
     )
-    data, device = open_data(), select_device(load_runtime().device)
+    barrier()  # the other ranks read what the first one has saved
+    data, device = open_data(), open_device(load_runtime())
     network = load(BASELINE).network.to(device)
     log_probabilities = log_softmax(split_logits(network, data, "validation", device))
+    if not ranks.is_first():
+        return
     scores = summary(log_probabilities, data.labels("validation").numpy())
     few = {"baseline": {"top1_error": scores["top1_error"]}}
     write_json(VALIDATION_BASELINE, {"validation": few})
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, ranked=True)

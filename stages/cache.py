@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import argparse
+import sys
 
 from meal.cache.build import CacheBuild
 from meal.cache.parts import Shard
 from meal.cache.settings import CacheSlice
-from meal.core.device import select_device, set_determinism
-from meal.core.errors import UserError
+from meal.core import ranks
+from meal.core.collectives import barrier
+from meal.core.device import open_device
 from meal.core.files import read_sealed
 from meal.core.paths import CACHES, CHECKPOINTS, CONFIG, TEACHERS
 from meal.core.runtime import load_runtime
@@ -17,10 +19,12 @@ from meal.core.stage import run_stage, teacher_argument
 from meal.core.work import WorkFolder
 from meal.data.prepared import open_data
 
+PART = "--part"
+
 
 def main() -> None:
-    """Build the cache of the named teacher, or one process's share of it."""
-    name = teacher_argument()
+    """Build the cache of the named teacher, or one part of it."""
+    name, part = _arguments()
     config = load_slice(CacheSlice, CONFIG / "caches" / f"{name}.json")
     data, teacher, runtime = open_data(), TEACHERS / name, load_runtime()
     fix = f"dvc repro teacher@{name}"
@@ -31,30 +35,31 @@ def main() -> None:
             "fingerprint"
         ],  # which holds the checksum of the weights
     }
-    shard = _shard()
-    part = None if shard is None else f"{shard.which}-of-{shard.number}"
-    work = WorkFolder(CHECKPOINTS, f"cache@{name}", identity, part)
-    device = select_device(runtime.device)
-    set_determinism(runtime.deterministic)
-    build = CacheBuild(config, data, teacher, work, device, shard)
+    device = open_device(runtime)
+    work = WorkFolder(CHECKPOINTS, f"cache@{name}", identity, part.name if part else None)
+    build = CacheBuild(config, data, teacher, work, device, part or Shard.of_rank())
     build.compute()
-    if shard is None:
-        build.finish(CACHES / name)
-        work.remove()
-    else:
+    if part is not None:
         print(f"part {part} of the cache is done; once all parts are: dvc repro cache@{name}")
+        return
+    barrier()  # until all ranks have computed their shares
+    build.finish(CACHES / name)
+    if ranks.is_first():
+        work.remove()
 
 
-def _shard() -> Shard | None:
-    """This process's share of the work, from `MEAL_SHARD`; None for all of it."""
-    text = os.environ.get("MEAL_SHARD")
-    if text and os.environ.get("DVC_STAGE"):
-        raise UserError(
-            f"MEAL_SHARD={text!r}: DVC needs the whole cache; build parts with `python -m "
-            "stages.cache NAME`, then run dvc repro without MEAL_SHARD"
-        )
-    return Shard.parse(text) if text else None
+def _arguments() -> tuple[str, Shard | None]:
+    """The teacher, and the part of its cache to compute; None for all of it."""
+    parser = argparse.ArgumentParser("python -m stages.cache NAME", description=__doc__)
+    parser.add_argument(
+        PART,
+        metavar="I/N",
+        help="compute only part I of N, for processes that share the project's folder; once all "
+        "parts are done, dvc repro joins them",
+    )
+    options, others = parser.parse_known_args()
+    return teacher_argument(others), options.part and Shard.parse(options.part)
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, ranked=not any(argument.startswith(PART) for argument in sys.argv))

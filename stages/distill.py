@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from meal.core.device import select_device, set_determinism
+from meal.core import ranks
+from meal.core.collectives import barrier
+from meal.core.device import open_device
 from meal.core.files import write_json
 from meal.core.paths import (
     CHECKPOINTS,
@@ -31,8 +33,7 @@ def main() -> None:
     """Train the student, then write its weights, training curve and scores on validation."""
     config = load_slice(DistillSlice, CONFIG / "distill.json")
     data, ensemble, runtime = open_data(), Ensemble(ENSEMBLE), load_runtime()
-    device = select_device(runtime.device)
-    set_determinism(runtime.deterministic)
+    device = open_device(runtime)
     identity = {
         "config": config.model_dump(mode="json"),
         "data": data.fingerprint,
@@ -42,10 +43,14 @@ def main() -> None:
     checkpoints = Checkpoints(work, runtime.checkpoint_minutes)
     curve = TRAINING / "student.csv"
     trained = distill(config, data, ensemble, device, checkpoints, curve, runtime.logger)
-    trained.save(STUDENT, curve)
+    if ranks.is_first():
+        trained.save(STUDENT, curve)
+    barrier()  # the other ranks read what the first one has saved
     network = load(STUDENT).network.to(device)
     outputs = ensemble.log_probabilities("validation")
     student = log_softmax(split_logits(network, data, "validation", device))
+    if not ranks.is_first():
+        return
     labels = data.labels("validation").numpy()
     models = {"student": student, **outputs.ensembles}
     scores = score(models, outputs.teachers, labels)
@@ -59,4 +64,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, ranked=True)

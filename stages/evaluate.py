@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 
 import torch
 
-from meal.core import paths
-from meal.core.device import environment, select_device, set_determinism
+from meal.core import paths, ranks
+from meal.core.device import environment, open_device
 from meal.core.files import write_json
 from meal.core.runtime import load_runtime
 from meal.core.stage import run_stage
@@ -31,11 +32,14 @@ NETWORKS = {BASELINE: paths.BASELINE, STUDENT: paths.STUDENT}
 def main() -> None:
     """Write the metrics, the tables that DVC plots, and every model's predictions."""
     data, ensemble, runtime = open_data(), Ensemble(paths.ENSEMBLE), load_runtime()
-    device = select_device(runtime.device)
-    set_determinism(runtime.deterministic)
+    device = open_device(runtime)
     card = {"classes": data.manifest["classes"], "images": data.digest("test")}
     labels, validation_labels = (data.labels(split).numpy() for split in SPLITS)
-    scores = score_models(model_outputs(data, ensemble, device), labels, validation_labels, card)
+    outputs = model_outputs(data, ensemble, device)
+    if not ranks.is_first():
+        deque(outputs, maxlen=0)  # computes this rank's part of them
+        return
+    scores = score_models(outputs, labels, validation_labels, card)
     student = load(paths.STUDENT).spec  # the baseline has the same network
     teachers = {
         name: count(NetworkSpec.read(ensemble.network_card(name))) for name in ensemble.teachers
@@ -75,4 +79,4 @@ def model_outputs(
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, ranked=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from meal.core.paths import CONFIG, TEACHERS, TRAINING
 from meal.core.seeds import Purpose
 from meal.core.stage import run_stage, teacher_argument
@@ -10,7 +12,7 @@ from meal.supervised.run import run
 
 def main() -> None:
     """Train or load the named teacher."""
-    name = teacher_argument()
+    name = teacher_argument(sys.argv[1:])
     run(
         stage=f"teacher@{name}",
         purpose=Purpose.TEACHER,
@@ -21,4 +23,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, ranked=True)

@@ -49,7 +49,8 @@ def build_cache(
     """Build a whole cache, as the stage does."""
     made = CacheBuild(config, data, weights, work, CPU)
     made.compute()
-    return made.finish(folder)
+    made.finish(folder)
+    return TargetCache(folder, f"cache@{config.name}")
 
 
 def build_shard(data: Prepared, weights: Path, work: WorkFolder, shard: Shard) -> None:

@@ -60,6 +60,8 @@ def check(words: list[str]) -> None:
         assert (ROOT / f"{words[2].replace('.', '/')}.py").is_file()
     elif words[0] == "dvc":
         parse_args(words[1:])
+    elif words[0] == "sbatch":
+        assert (ROOT / words[1]).is_file()
     elif words[0] == "make":
         assert words[1] in TARGETS
     else:

@@ -15,6 +15,7 @@ from torch import Tensor
 from meal.cache import parts as cache_parts
 from meal.cache.parts import Part, Shard, Sums, divide, is_done, moments, write_note
 from meal.cache.settings import CacheSlice
+from meal.core import ranks
 from meal.core.digests import sha256
 from meal.core.errors import UserError
 from meal.core.files import link, move, save_array
@@ -32,7 +33,6 @@ from meal.targets.cache import (
     VIEWS,
     Array,
     Memmap,
-    TargetCache,
     create,
     record,
     seal,
@@ -82,9 +82,6 @@ class CacheBuild:
                 f"allowed: 1 to {self._spec.classes - 1}, or all"
             )
         self._record = record_of(config, self._spec, self._network)
-        if shard is None:  # no other process is writing: remove what a killed one left behind
-            for leftover in work.path.rglob(".*.npy.*"):
-                leftover.unlink()
         _announce(config, images, self._record, work.path)
         # Without a cache and without blocks, nothing would be kept of the views.
         views = config.view_count if self._record or blocks.block_sizes else 0
@@ -153,12 +150,22 @@ class CacheBuild:
                 f"cache.dtype={dtype.name} holds {most:.3g} at most; set cache.dtype: float32"
             )
 
-    def finish(self, folder: Path) -> TargetCache:
-        """Add the outputs for plain images and the manifest, and move the cache to `folder`."""
+    def finish(self, folder: Path) -> None:
+        """Add the outputs for plain images and the manifest, and move the cache to `folder`.
+
+        Ranks compute together; the first one writes.
+        """
         path, config = self._work.path, self._config
+        plain = {
+            split: split_logits(self._network.network, self._data, split, self._device)
+            for split in PLAIN_SPLITS
+        }
+        if not ranks.is_first():
+            return
+        for leftover in path.rglob(".*.npy.*"):  # of a process that was killed; none is writing
+            leftover.unlink()
         blocks = moments(path, self._parts)
-        for split in PLAIN_SPLITS:
-            logits = split_logits(self._network.network, self._data, split, self._device)
+        for split, logits in plain.items():
             save_array(path / f"{split}_logits.npy", logits)
         if not config.cache.enabled:
             for name in ("network.json", "weights.safetensors"):
@@ -188,7 +195,6 @@ class CacheBuild:
         folder.parent.mkdir(parents=True, exist_ok=True)
         move(path, folder)
         shutil.rmtree(folder / cache_parts.FOLDER, ignore_errors=not self._parts)
-        return TargetCache(folder, f"cache@{config.name}")
 
 
 def record_of(

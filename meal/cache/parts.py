@@ -1,8 +1,8 @@
 """The parts of a cache under construction: which exist, which are done, and their moments.
 
 A part is a range of images in one view. A note records its checksum when it is done, so a build
-resumes where it stopped, and several processes can share the parts (`MEAL_SHARD=i/n`). The cache
-has the same bytes whichever process computes a part.
+resumes where it stopped, and several processes can share the parts (`--part i/n`, or ranks).
+The cache has the same bytes whichever process computes a part.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from meal.core import ranks
 from meal.core.errors import UserError
 from meal.core.files import read_sealed, write_sealed
 from meal.targets.cache import Array, moments_entry, sums
@@ -33,13 +34,27 @@ class Shard:
     which: int
     number: int
 
+    def __str__(self) -> str:
+        """`i/n`."""
+        return f"{self.which}/{self.number}"
+
+    @property
+    def name(self) -> str:
+        """For the names of files."""
+        return f"{self.which}-of-{self.number}"
+
+    @classmethod
+    def of_rank(cls) -> Shard | None:
+        """The share of this rank; None if there is no other."""
+        return cls(ranks.rank() + 1, ranks.size()) if ranks.size() > 1 else None
+
     @classmethod
     def parse(cls, text: str) -> Shard:
         """Read `i/n`; raise UserError unless 1 <= i <= n."""
         match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
         which, number = (int(match[1]), int(match[2])) if match else (0, 0)
         if not 1 <= which <= number:
-            raise UserError(f"MEAL_SHARD={text!r}: expected i/n, with i from 1 to n, such as 2/4")
+            raise UserError(f"--part {text}: expected i/n, with i from 1 to n, such as 2/4")
         return cls(which, number)
 
     def of(self, parts: Sequence[Part]) -> Sequence[Part]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -47,6 +48,24 @@ def run_stages(
 
     with errors():
         run_parallel(targets or [], jobs)
+
+
+@app.command()
+def cluster(
+    address: Annotated[str, typer.Argument(help="HOST:PORT of the first machine")],
+    targets: Annotated[list[str] | None, typer.Argument(help="stages; all if none")] = None,
+    node: Annotated[
+        int, typer.Option(envvar="SLURM_NODEID", min=0, help="this machine's number, from 0")
+    ] = 0,
+) -> None:
+    """Run dvc repro on the first of several machines, and join its stages on the others."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # waiting is no fault
+    from meal.core.cluster import join_stages, run_first
+
+    with errors():
+        if node == 0:
+            raise typer.Exit(run_first(address, ["dvc", "repro", *(targets or ())]))
+        join_stages(address)
 
 
 @app.command()

@@ -8,7 +8,24 @@ from pathlib import Path
 
 import torch
 
+from meal.core import ranks
+from meal.core.collectives import join
 from meal.core.errors import UserError
+from meal.core.runtime import Runtime
+
+
+def open_device(runtime: Runtime) -> torch.device:
+    """The device of this process, set up as `runtime` says, together with the other ranks.
+
+    Raises:
+        UserError: if the device does not exist.
+    """
+    device = select_device(runtime.device)
+    if runtime.threads != "auto":
+        torch.set_num_threads(runtime.threads)
+    set_determinism(runtime.deterministic)
+    join(device)
+    return device
 
 
 def select_device(name: str) -> torch.device:
@@ -27,6 +44,14 @@ def select_device(name: str) -> torch.device:
             f"runtime.device={name!r}: {count} CUDA device(s) found; allowed: auto, cpu, cuda, "
             f"cuda:0 to cuda:{count - 1}"
         )
+    if ranks.size() > 1 and name.startswith("cuda"):
+        if name != "cuda" or ranks.local_rank() >= count:
+            raise UserError(
+                f"runtime.device={name!r}: {ranks.size()} processes, and {count} CUDA device(s); "
+                "allowed: one process per device, with auto or cuda"
+            )
+        name = f"cuda:{ranks.local_rank()}"
+        torch.cuda.set_device(ranks.local_rank())
     return torch.device(name)
 
 

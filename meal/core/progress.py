@@ -9,6 +9,8 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from meal.core import ranks
+
 _SECONDS_BETWEEN_LINES = 60.0  # without a terminal, in epochs that take longer
 _NARROW = 80  # columns of a terminal that has no room for a bar
 _TITLE = {False: 18, True: 12}  # characters of the title on a wide and a narrow terminal
@@ -45,7 +47,8 @@ class Progress:
             total=total,
             initial=done,
             unit=unit.removesuffix("s"),
-            disable=None,  # no bar unless standard error is a terminal
+            # No bar unless standard error is a terminal.
+            disable=None if ranks.is_first() else True,
             dynamic_ncols=True,
             mininterval=0.5,
         )

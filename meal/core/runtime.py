@@ -33,9 +33,16 @@ def _installed(value: Logger) -> Logger:
 
 
 class Runtime(Section):
-    """Device, decoding processes, determinism, minutes between checkpoints, and a tracker."""
+    """Device, processes, threads, determinism, minutes between checkpoints, and a tracker.
+
+    `processes` compute together on each of `nodes` machines; `auto` is one per GPU, otherwise one.
+    Each has `threads`, and `workers` that decode image files.
+    """
 
     device: Annotated[str, AfterValidator(_device)] = "auto"
+    processes: Annotated[Integer, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
+    nodes: Annotated[Integer, Field(ge=1, le=1024)] = 1
+    threads: Annotated[Integer, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
     workers: Annotated[Integer, Field(ge=0, le=256)] | Literal["auto"] = "auto"
     deterministic: bool = True
     checkpoint_minutes: Annotated[Number, Field(ge=0.01)] = 10.0

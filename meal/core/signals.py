@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+from meal.core import ranks
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -29,10 +31,15 @@ class Interruption:
 
 @contextmanager
 def recorded_signals() -> Iterator[Interruption]:
-    """Record SIGTERM and Ctrl-C instead of ending the process; a second one ends it at once."""
+    """Record SIGTERM and Ctrl-C instead of ending the process; a second one ends it at once.
+
+    Of several ranks, only the first records them: the others go on until it has saved the work.
+    """
     interruption = Interruption()
 
     def record(number: int, frame: FrameType | None) -> None:
+        if not ranks.is_first():
+            return
         if interruption.requested is not None:
             raise KeyboardInterrupt
         interruption.requested = number

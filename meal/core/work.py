@@ -19,6 +19,7 @@ from typing import IO, Any
 from weakref import WeakSet
 
 import meal
+from meal.core import ranks
 from meal.core.digests import code_digest, fingerprint
 from meal.core.errors import UserError
 from meal.core.files import write_json
@@ -57,9 +58,12 @@ class WorkFolder:
         self.path = root / stage / fingerprint(everything)[:16]
         self.path.mkdir(parents=True, exist_ok=True)
         self._identity = self.path.with_suffix(IDENTITY)
+        self._locks: list[IO[str]] = []
+        if not ranks.is_first():  # the first rank holds the locks for all
+            return
         write_json(self._identity, identity, shared=part is not None)
         # Parts share the lock of the stage, and each has a lock of its own.
-        self._locks = [_lock(root / stage / LOCK, stage, shared=part is not None)]
+        self._locks.append(_lock(root / stage / LOCK, stage, shared=part is not None))
         if part is not None:
             self._locks.append(_lock(root / stage / f"lock-{part}", f"{stage}, part {part},"))
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from meal.core.collectives import gather
 from meal.distill.discriminator import Discriminator, discriminate
 from meal.distill.outputs import ComparedOutput, Pair, adversarial_losses
 from meal.distill.settings import Distill
@@ -28,6 +29,7 @@ from meal.models.blocks import ALIGNED, BlockNetwork
 from meal.targets.ensemble import MEAN
 from meal.training.engine import Objective
 from meal.training.optimizer import ParameterGroup
+from meal.training.parallel import of_whole_batch
 
 LOGITS = "logits"
 _HELD_OUT = 4096  # images judged at once, to bound memory
@@ -66,6 +68,8 @@ class DistillationObjective(Objective):
         self._log_probabilities = top_k or method.selection == MEAN
         self.compared = _compared_outputs(student, method, classes, projected)
         self.outputs = nn.ModuleDict(self.compared)  # registers them as sub-modules
+        # Not every step has targets for every block, and a head may be compared with nothing.
+        self.skips_parameters = list(self.compared) != [LOGITS] or not method.gamma.logits
 
     @property
     def discriminators(self) -> dict[str, Discriminator]:
@@ -92,13 +96,15 @@ class DistillationObjective(Objective):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """From views `(N, C, H, W)`, their labels and their targets to the loss.
 
+        Views and labels are this rank's; targets and loss are those of the whole batch.
         Labels are `(N,)`, or probabilities `(N, classes)` for mixed images; see `label_loss`.
 
         Returns:
             The total loss, and its parts: `similarity`; `discriminator`, the mean of the
             discriminators' losses, with their `discriminator_accuracy` in percent; `label`.
         """
-        logits, blocks = self.student(images)
+        logits, blocks = of_whole_batch(self.student, images)
+        labels = gather(labels)
         pairs = self._pairs(logits, blocks, targets)
         parts = {"similarity": _similarity(pairs, self.method.blocks)}
         total = self.method.alpha * parts["similarity"]

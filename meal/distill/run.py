@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import islice, tee
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from meal.core import ranks
 from meal.core.runtime import Logger
 from meal.core.seeds import Purpose, derive_seed
 from meal.data.pools import check_pool, labelled_in_batch
@@ -56,7 +57,8 @@ def distill(
     ensemble.check(data.fingerprint, views.identity, config.view_count)
     seed = derive_seed(settings.seed, Purpose.STUDENT)
     spec = specify(config.network, data)
-    check_memory(spec, device, settings.batch_size, settings.precision)
+    ranks.check_divisible("distill.batch_size", settings.batch_size)
+    check_memory(spec, device, settings.batch_size // ranks.size(), settings.precision)
     objective = build_objective(config, spec, ensemble, seed).to(device)
     held = freeze(objective.network, spec, settings.frozen, "distill.frozen")
     pipeline = ViewPipeline.of(data, views, device)
@@ -144,13 +146,12 @@ def distillation_batches(
 
     def batches(epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor, Targets]]:
         start = epoch * steps + first
-        order = (
-            (number % config.view_count, rows)
-            for number, rows in islice(visited(start), steps - first)
-        )
-        for step, batch in enumerate(pipeline.batches(order), start):
+        order, whole = tee(islice(visited(start), steps - first))
+        mine = ((number % config.view_count, rows[ranks.own(len(rows))]) for number, rows in order)
+        shown = zip(pipeline.batches(mine), whole, strict=True)
+        for step, (batch, (_, rows)) in enumerate(shown, start):
             own = batch.labels(labels, data.classes)
-            asked = TargetBatch(batch.rows, batch.view, step, batch.images)
+            asked = TargetBatch(rows, batch.view, step, batch.images)
             yield batch.images, own, reader.targets(asked)
 
     return batches

@@ -15,6 +15,7 @@ from meal.models.checkpoint import load
 from meal.models.factory import with_blocks
 from meal.targets.cache import NETWORK, TargetCache
 from meal.targets.ensemble import MEAN, Ensemble, mean_log_probabilities, standardise
+from meal.training.parallel import of_whole_batch
 
 BlockTargets = dict[int, tuple[Tensor, Tensor | None]]
 
@@ -39,7 +40,7 @@ class Targets:
 class TargetBatch:
     """What identifies a batch: view `view` of the images `rows` `(N,)`, on the CPU, at `step`.
 
-    `pixels` `(N, C, H, W)` holds that view, for teachers that run online.
+    `pixels` `(n, C, H, W)` holds that view of this rank's part, for teachers that run online.
     """
 
     rows: Tensor
@@ -93,7 +94,7 @@ class OnlineTeacher:
     @torch.no_grad()
     def outputs(self, batch: TargetBatch) -> Outputs:
         """Run the teacher."""
-        logits, values = self._network(batch.pixels)
+        logits, values = of_whole_batch(self._network, batch.pixels)
         blocks = {}
         for block, moments in self._blocks.items():
             own = values[block].float()

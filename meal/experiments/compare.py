@@ -86,7 +86,7 @@ def environments(before: Sequence[Snapshot], after: Sequence[Snapshot]) -> str:
     return (
         f"**Computed differently** ({'; '.join(differing)}): every network may differ for no other "
         "reason, as much as with another seed. To compare on equal terms, run both on "
-        "one machine with as many threads: `OMP_NUM_THREADS=N dvc repro --force`."
+        "one machine with the same `runtime.threads`: `dvc repro --force`."
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from meal.core.device import select_device, set_determinism
+from meal.core.device import open_device
 from meal.core.errors import UserError
 from meal.core.paths import ENSEMBLE, EXPORT, STUDENT
 from meal.core.runtime import load_runtime
@@ -29,8 +29,7 @@ def measure_run(repeats: int) -> dict[str, Any]:
         repeats: rounds in a block; blocks are repeated until they agree.
     """
     runtime, ensemble = load_runtime(), Ensemble(ENSEMBLE)
-    device = select_device(runtime.device)
-    set_determinism(runtime.deterministic)
+    device = open_device(runtime)
     student = load(STUDENT).spec
     teachers = {n: NetworkSpec.read(ensemble.network_card(n)) for n in ensemble.teachers}
     found = measure(student, teachers, device, repeats, _exported(EXPORT, student))

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from meal.core import ranks
+from meal.core.collectives import broadcast, share_ranges
 from meal.core.device import total_memory
 from meal.data.prepared import Prepared, Split
 from meal.views.pipelines import PlainPipeline
@@ -59,16 +61,22 @@ def spans(count: int, batch_size: int) -> Iterator[tuple[int, int]]:
 
 @torch.inference_mode()
 def plain_logits(network: nn.Module, pipeline: PlainPipeline) -> NDArray[np.float32]:
-    """Logits `(N, C)`, float32, for all images of a pipeline; `network` is in eval mode."""
+    """Logits `(N, C)`, float32, for all images of a pipeline; `network` is in eval mode.
+
+    Ranks share the batches, and each gets all logits.
+    """
     size = batch_size(network, torch.zeros(1, *pipeline.shape, device=pipeline.device))
-    order = [torch.arange(start, stop) for start, stop in spans(len(pipeline), size)]
-    batches = [
-        (rows, network(images).float().cpu().numpy()) for rows, images in pipeline.batches(order)
-    ]
-    logits = np.empty((len(pipeline), batches[0][1].shape[1]), dtype=np.float32)
+    every = list(spans(len(pipeline), size))
+    shares = [every[ranks.of_rank(len(every), rank)] for rank in range(ranks.size())]
+    order = [torch.arange(start, stop) for start, stop in shares[ranks.rank()]]
+    batches = [(rows, network(images).float().cpu()) for rows, images in pipeline.batches(order)]
+    classes = broadcast(batches[0][1].shape[1] if batches else 0)  # the last rank may have none
+    logits = torch.empty(len(pipeline), classes)
     for rows, values in batches:
-        logits[rows.numpy()] = values
-    return logits
+        logits[rows] = values
+    ranges = [slice(own[0][0], own[-1][1]) if own else slice(0, 0) for own in shares]
+    share_ranges(logits, ranges)
+    return logits.numpy()
 
 
 def split_logits(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from meal.core.collectives import gather
 from meal.training.engine import Objective
 from meal.training.optimizer import ParameterGroup
+from meal.training.parallel import of_whole_batch
 from meal.training.settings import Training
 
 
@@ -22,7 +24,7 @@ class SupervisedObjective(Objective):
         return [ParameterGroup(self.network, self._settings, self._settings.layer_decay)]
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """From images `(N, C, H, W)` and labels `(N,)` to the loss; there are no parts."""
+        """From this rank's images `(N, C, H, W)` and labels `(N,)` to the loss of the batch."""
         smoothing = self._settings.label_smoothing
-        logits = self.network(images)
+        logits, labels = of_whole_batch(self.network, images), gather(labels)
         return nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing), {}

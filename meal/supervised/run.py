@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from meal.core.device import select_device, set_determinism
+from meal.core import ranks
+from meal.core.device import open_device
 from meal.core.paths import CACHES, CHECKPOINTS, CONFIG, TEACHERS
 from meal.core.runtime import Logger, load_runtime
 from meal.core.seeds import Purpose, derive_seed
@@ -50,8 +51,7 @@ def run(stage: str, purpose: Purpose, config: Path, folder: Path, curve: Path) -
         curve: the output file of its training curve.
     """
     settings, data, runtime = load_slice(SupervisedSlice, config), open_data(), load_runtime()
-    device = select_device(runtime.device)
-    set_determinism(runtime.deterministic)
+    device = open_device(runtime)
     identity = {"config": settings.model_dump(mode="json"), "data": data.fingerprint}
     work = WorkFolder(CHECKPOINTS, stage, identity)
     check_views(settings.views, data)
@@ -65,8 +65,9 @@ def run(stage: str, purpose: Purpose, config: Path, folder: Path, curve: Path) -
         trained = train_supervised(
             stage, purpose, settings, data, device, checkpoints, curve, runtime.logger
         )
-    trained.save(folder, curve)
-    work.remove()
+    if ranks.is_first():
+        trained.save(folder, curve)
+        work.remove()
 
 
 def train_supervised(
@@ -107,7 +108,8 @@ def train_supervised(
             known,
         )
     batch_size = min(settings.batch_size, known)
-    check_memory(spec, device, batch_size, settings.precision)
+    ranks.check_divisible(f"{title}: batch_size", batch_size)
+    check_memory(spec, device, batch_size // ranks.size(), settings.precision)
     check_structure(spec)
     network = build(spec, seed)
     load_weights(network, spec, config.network, f"networks.{config.name}.weights")
@@ -120,7 +122,8 @@ def train_supervised(
 
     def batches(epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
         order = islice(visits.batches(epoch * steps + first), steps - first)
-        for batch in pipeline.batches(order):
+        mine = ((view, rows[ranks.own(len(rows))]) for view, rows in order)
+        for batch in pipeline.batches(mine):
             yield batch.images, batch.labels(labels, data.classes)
 
     trained = train(

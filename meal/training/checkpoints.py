@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from meal.core import ranks
+from meal.core.collectives import broadcast
 from meal.core.digests import sha256
 from meal.core.files import atomic_path, write_errors
 from meal.core.work import WorkFolder
@@ -35,7 +37,7 @@ class Checkpoints:
 
     def due(self) -> bool:
         """Whether it is time for the next checkpoint."""
-        return time.monotonic() - self._saved_at >= self._seconds
+        return ranks.is_first() and time.monotonic() - self._saved_at >= self._seconds
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write the state after `step` steps; delete all but the last two."""
@@ -53,11 +55,17 @@ class Checkpoints:
 
     def load(self) -> dict[str, Any] | None:
         """The newest intact state, or None; damaged ones are renamed, with a warning."""
+        path = broadcast(self._newest() if ranks.is_first() else None)
+        if path is None:
+            return None
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return state
+
+    def _newest(self) -> Path | None:
         for path in reversed(self._saved()):
             digest = path.with_suffix(".sha256")
             if digest.is_file() and sha256(path) == digest.read_text(encoding="ascii").strip():
-                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-                return state
+                return path
             LOGGER.warning("%s is damaged; using the previous one", path)
             path.replace(path.with_suffix(".damaged"))
         return None

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from meal.core import ranks
 from meal.core.errors import UserError
 from meal.core.files import write_csv
 from meal.core.progress import Progress
@@ -25,6 +26,7 @@ from meal.models.spec import NetworkSpec
 from meal.training.checkpoints import Checkpoints
 from meal.training.loggers import open_log
 from meal.training.optimizer import GroupOptimizer, ParameterGroup
+from meal.training.parallel import parallel
 from meal.training.settings import Training
 
 History = list[dict[str, float]]  # a row of metrics per epoch
@@ -58,9 +60,11 @@ class Objective(nn.Module, ABC):
 
     Attributes:
         network: the network that is trained, validated and saved.
+        skips_parameters: whether a step may leave parameters without a gradient.
     """
 
     network: nn.Module
+    skips_parameters: bool = False
 
     @abstractmethod
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -124,6 +128,7 @@ class _Trainer:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._objective = run.objective
+        self._parallel = parallel(run.objective, run.objective.skips_parameters)
         self._device = next(run.objective.parameters()).device
         self._optimizers = [GroupOptimizer(each) for each in run.objective.parameter_groups()]
         self._average: AveragedModel | None = None
@@ -173,7 +178,7 @@ class _Trainer:
                 summed = self._sums.get(name)
                 self._sums[name] = value.detach() if summed is None else summed + value.detach()
             bar.advance(1)
-            saves = interruption.requested is not None or run.checkpoints.due()
+            saves = interruption.requested is not None or run.checkpoints.due()  # the first rank
             if saves or bar.due():
                 self._check_finite(loss, parts)
                 done = self._step + 1 - epoch * run.steps_per_epoch
@@ -187,9 +192,10 @@ class _Trainer:
         """One step of the optimizer; returns the loss and its parts."""
         run, settings = self._run, self._run.settings
         # The draws of layers depend only on the step, so there is no generator to save.
-        torch.manual_seed(derive_seed(run.seed, Purpose.LAYERS, self._step))
+        layers = derive_seed(run.seed, Purpose.LAYERS, self._step)
+        torch.manual_seed(layers if ranks.is_first() else derive_seed(layers, ranks.rank()))
         with self._autocast():
-            loss, parts = self._objective(*inputs)
+            loss, parts = self._parallel(*inputs)
         if self._device.type == "cpu":  # on other devices, reading the loss synchronises
             self._check_finite(loss, parts)
         self._objective.zero_grad(set_to_none=True)
@@ -234,13 +240,15 @@ class _Trainer:
 
     def _write_curve(self) -> None:
         """Write the epochs so far, for plots that move while training goes on."""
-        if self._run.curve is not None:
+        if self._run.curve is not None and ranks.is_first():
             write_csv(self._run.curve, self._history)
 
     def _state(self) -> dict[str, Tensor]:
         return {k: v.detach().cpu().clone() for k, v in self._kept.state_dict().items()}
 
     def _save(self) -> None:
+        if not ranks.is_first():
+            return
         average = self._average.state_dict() if self._average is not None else None
         self._run.checkpoints.save(
             self._step,

@@ -11,6 +11,7 @@ from tests.benchmarks import (
     pipelines,
     profile,
     scale,
+    sharing,
     stages,
     step_cost,
 )
@@ -26,6 +27,8 @@ BENCHMARKS = {
     "memory": stages.run_memory,
     "scale": scale.run,
     "break_even": break_even.run,
+    "threads": sharing.run_threads,
+    "side_by_side": sharing.run_side_by_side,
     "picture": picture.draw,
 }
 

@@ -31,7 +31,7 @@ def test_parts_cover_every_view_once_and_are_of_similar_size(images: int) -> Non
 
 @pytest.mark.parametrize("text", ["", "2", "0/3", "4/3", "a/b", "1/0", "-1/2", "1/2/3"])
 def test_a_malformed_shard_is_an_error(text: str) -> None:
-    with pytest.raises(UserError, match=r"MEAL_SHARD=.*expected i/n"):
+    with pytest.raises(UserError, match=r"--part .*expected i/n"):
         Shard.parse(text)
 
 

@@ -1,0 +1,52 @@
+"""The processes that run a stage together: one, or several ranks that torchrun's launcher started.
+
+Everything that decides a number is a function of the global position in a batch or a split, so the
+result does not depend on how many ranks there are. The first rank alone prints and writes.
+"""
+
+from __future__ import annotations
+
+import os
+
+from meal.core.errors import UserError
+
+_LAUNCHED = "TORCHELASTIC_RUN_ID"  # set by the launcher, for the processes that it starts
+
+
+def size() -> int:
+    """The number of ranks, over all machines."""
+    return int(os.environ["WORLD_SIZE"]) if _LAUNCHED in os.environ else 1
+
+
+def rank() -> int:
+    """The number of this rank, from 0."""
+    return int(os.environ["RANK"]) if _LAUNCHED in os.environ else 0
+
+
+def local_rank() -> int:
+    """The number of this rank on its machine, from 0: that of its GPU."""
+    return int(os.environ["LOCAL_RANK"]) if _LAUNCHED in os.environ else 0
+
+
+def is_first() -> bool:
+    """Whether this rank prints and writes."""
+    return rank() == 0
+
+
+def own(count: int) -> slice:
+    """This rank's contiguous range of `count` items; those of all ranks differ by at most 1."""
+    return of_rank(count, rank())
+
+
+def of_rank(count: int, which: int) -> slice:
+    """The contiguous range of `count` items that belongs to rank `which`."""
+    return slice(*(-(-count * each // size()) for each in (which, which + 1)))
+
+
+def check_divisible(key: str, batch: int) -> None:
+    """Raise UserError unless a batch of `batch` images, set by `key`, divides among the ranks."""
+    if batch % size():
+        raise UserError(
+            f"{key}: a batch of {batch} images cannot be divided among {size()} processes; "
+            f"allowed: a multiple of {size()}, or another runtime.processes"
+        )

@@ -1,0 +1,182 @@
+"""A stage as several ranks: the same results, and an end without a hang, whatever happens."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from tests.stages.conftest import Project
+
+pytestmark = pytest.mark.slow
+CHECKPOINTS = "distill/*/*.pt"
+Process = subprocess.Popen[bytes]
+
+
+def change(project: Project, section: str, **values: object) -> None:
+    params = yaml.safe_load(project.read("params.yaml"))
+    params[section].update(values)
+    (project.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def test_a_cache_and_scores_have_the_bytes_of_one_process(clean: Project) -> None:
+    before = clean.read("dvc.lock")
+    change(clean, "runtime", processes=2)
+    clean.run("dvc", "repro", "configure")
+    for stage in ("cache@vgg", "evaluate"):
+        ran = clean.run("dvc", "repro", "--force", "--no-run-cache", "--single-item", stage)
+        assert "Running stage" in ran.stdout
+    changed = {
+        line for line in clean.read("dvc.lock").splitlines() if line not in before.splitlines()
+    }
+    assert len(changed) <= 1, changed  # the digest of params.yaml, which configure reads
+
+
+@pytest.fixture
+def long(clean: Project) -> Project:
+    """Distillation by two ranks that takes long enough to be disturbed."""
+    change(clean, "runtime", processes=2, checkpoint_minutes=0.01)
+    change(clean, "distill", epochs=60, batch_size=128)
+    clean.run("dvc", "repro", "configure")
+    return clean
+
+
+def start(project: Project, log: Path) -> Process:
+    """Start to distill; return once there is a checkpoint."""
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stages.distill"],
+            cwd=project.folder, env=project.environment, stdout=output, stderr=output,
+        )  # fmt: skip
+    end = time.monotonic() + 120
+    while not list((project.folder / ".checkpoints").glob(CHECKPOINTS)):
+        assert time.monotonic() < end and process.poll() is None, log.read_text()
+        time.sleep(0.05)
+    return process
+
+
+def ranks_of(process: Process) -> list[psutil.Process]:
+    return [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "stages.distill" in child.cmdline()
+    ]
+
+
+def kill_a_rank(process: Process) -> None:
+    ranks_of(process)[-1].kill()
+
+
+def kill_the_launcher(process: Process) -> None:
+    process.kill()
+
+
+def interrupt(process: Process) -> None:
+    process.send_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("disturb", "status", "said"),
+    [
+        (kill_a_rank, 1, "error: process 1 was ended by SIGKILL; resume with: dvc repro"),
+        (interrupt, 130, "is saved at step"),
+        (kill_the_launcher, -9, "is saved at step"),
+    ],
+)
+def test_a_disturbed_run_ends_and_resumes_with_another_number_of_ranks(
+    disturb: Callable[[Process], None],
+    status: int,
+    said: str,
+    long: Project,
+    tmp_path: Path,
+) -> None:
+    process = start(long, tmp_path / "log")
+    mine = ranks_of(process)
+    assert len(mine) == 2
+    disturb(process)
+    assert process.wait(timeout=60) == status, (tmp_path / "log").read_text()
+    psutil.wait_procs(mine, timeout=60)
+    assert not any(each.is_running() for each in mine)
+    log = (tmp_path / "log").read_text()
+    assert said in log and "Traceback" not in log
+    change(long, "runtime", processes=1)
+    ended = long.run(sys.executable, "-m", "stages.distill")
+    assert "resumed after step" in ended.stdout and "epoch 60/60" in ended.stdout
+
+
+def test_an_error_is_printed_once(clean: Project) -> None:
+    change(clean, "runtime", processes=3)
+    change(clean, "distill", batch_size=128)
+    clean.run("dvc", "repro", "configure")
+    ended = clean.run(sys.executable, "-m", "stages.distill", check=False)
+    assert ended.returncode == 1
+    errors = [line for line in ended.stderr.splitlines() if line.strip()]
+    assert errors == [
+        "error: distill.batch_size: a batch of 128 images cannot be divided among 3 processes; "
+        "allowed: a multiple of 3, or another runtime.processes"
+    ]
+
+
+def cluster(project: Project, log: Path, node: int, port: int, *targets: str) -> Process:
+    command = [sys.executable, "-m", "meal", "cluster", f"localhost:{port}", "--node", str(node)]
+    with log.open("w") as output:
+        return subprocess.Popen(
+            [*command, *targets],
+            cwd=project.folder, env=project.environment, stdout=output, stderr=output,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        number: int = free.getsockname()[1]
+    return number
+
+
+def test_machines_run_one_pipeline(clean: Project, port: int, tmp_path: Path) -> None:
+    change(clean, "runtime", processes=1, nodes=2)
+    change(clean, "teaching", lr=0.07)
+    logs = [tmp_path / "first", tmp_path / "second"]
+    machines = [cluster(clean, log, node, port) for node, log in enumerate(logs)]
+    assert [each.wait(timeout=300) for each in machines] == [0, 0], logs[0].read_text()
+    said = "".join(log.read_text() for log in logs)
+    assert said.count("teacher@vgg: epoch 2/2") == said.count("student resnet: epoch 2/2") == 1
+    assert "Running stage" not in logs[1].read_text() and "Traceback" not in said
+    assert clean.stages_run("dvc", "repro") == []
+    change(clean, "runtime", nodes=1)
+    assert clean.stages_run("dvc", "repro") == ["configure"]
+
+
+def test_a_machine_that_fails_ends_the_stage_on_all(
+    long: Project, port: int, tmp_path: Path
+) -> None:
+    change(long, "runtime", processes=1, nodes=2)
+    long.run("dvc", "repro", "configure")
+    logs = [tmp_path / "first", tmp_path / "second"]
+    machines = [cluster(long, log, node, port, "distill") for node, log in enumerate(logs)]
+    end = time.monotonic() + 120
+    while not list((long.folder / ".checkpoints").glob(CHECKPOINTS)):
+        assert time.monotonic() < end and machines[0].poll() is None, logs[0].read_text()
+        time.sleep(0.05)
+    kill_a_rank(machines[1])
+    assert machines[0].wait(timeout=60) != 0
+    assert machines[1].wait(timeout=60) == 0  # until it is needed again
+    assert "another machine failed; see its output" in logs[0].read_text()
+    assert "was ended by SIGKILL" in logs[1].read_text()
+
+
+def test_several_machines_need_the_command_that_joins_them(clean: Project) -> None:
+    change(clean, "runtime", nodes=2)
+    clean.run("dvc", "repro", "configure")
+    ended = clean.run(sys.executable, "-m", "stages.distill", check=False)
+    wanted = "error: runtime.nodes=2: run `python -m meal cluster` on each machine"
+    assert ended.returncode == 1 and wanted in ended.stderr
