@@ -182,15 +182,6 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
-    def _views_fit(self) -> Params:
-        if self.data.source_size is not None and self.views.crop == "padded":
-            raise ValueError(
-                f"data.source_size={self.data.source_size}: padded crops have the size of the "
-                "image; allowed: views.crop: resized, or auto"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _blocks_fit(self) -> Params:
         projected = self.cache.align == "projected" and self.distill.blocks
         if projected and self.distill.selection != "random":

@@ -125,6 +125,7 @@ FAULTS = {
     "views.crop=resized\ndata.image_size=16\ndata.source_size=20\nteaching.views={crop: padded}": ""
     "teaching.views.crop="
     "'padded': padded crops have the size of the image; allowed: resized, or data.source_size",
+    "data.image_size=16\ndata.source_size=20": "params.yaml: views.crop='padded': padded crops",
     "teaching.views={mixup: -1}": "teaching.views.mixup=-1: must be greater than or equal to 0",
     "networks.vgg.training={views: {crops: x}}": "networks.vgg.training.views.crops: unknown key",
     "views.mixup=-0.1": "views.mixup=-0.1: must be greater than or equal to 0",
