@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import torch
+
+from meal.core import ranks
+from meal.core.collectives import join
 from meal.core.paths import CONFIG, CONTACT_SHEET, DATA, DATA_CARD
 from meal.core.runtime import load_runtime
 from meal.core.settings import load_slice
@@ -16,7 +20,10 @@ from meal.prepare.settings import PrepareSlice
 def main() -> None:
     """Prepare the dataset and print what it holds."""
     config = load_slice(PrepareSlice, CONFIG / "prepare.json")
+    join(torch.device("cpu"))
     data = prepare(config, DATA, worker_count(load_runtime().workers))
+    if not ranks.is_first():
+        return
     write_card(data, DATA_CARD, CONTACT_SHEET)
     counts = ", ".join(f"{data.count(split)} {split}" for split in SPLITS)
     labels, (channels, height, width) = data.manifest["labels"], data.shape
@@ -28,4 +35,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, ranked=True)

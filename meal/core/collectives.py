@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -37,6 +37,15 @@ def broadcast(value: T) -> T:
     values = [value]
     dist.broadcast_object_list(values, src=0)
     return values[0]
+
+
+def collect(value: T) -> list[T]:
+    """The `value` of each rank, which can be pickled."""
+    if ranks.size() == 1:
+        return [value]
+    values: list[Any] = [None] * ranks.size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def share_ranges(values: Tensor, ranges: list[slice]) -> None:

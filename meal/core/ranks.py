@@ -28,6 +28,11 @@ def local_rank() -> int:
     return int(os.environ["LOCAL_RANK"]) if _LAUNCHED in os.environ else 0
 
 
+def local_size() -> int:
+    """The number of ranks on this machine."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if _LAUNCHED in os.environ else 1
+
+
 def is_first() -> bool:
     """Whether this rank prints and writes."""
     return rank() == 0
@@ -36,6 +41,11 @@ def is_first() -> bool:
 def own(count: int) -> slice:
     """This rank's contiguous range of `count` items; those of all ranks differ by at most 1."""
     return of_rank(count, rank())
+
+
+def ranges(count: int) -> list[slice]:
+    """The contiguous range of `count` items of each rank."""
+    return [of_rank(count, which) for which in range(size())]
 
 
 def of_rank(count: int, which: int) -> slice:

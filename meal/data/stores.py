@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from meal.core import ranks
 from meal.core.errors import UserError
 from meal.data.decoding import decode, read_image
 
@@ -172,8 +173,10 @@ def load_ahead(dataset: Dataset[Any], order: Iterable[Tensor], workers: int) -> 
 
 
 def worker_count(workers: int | Literal["auto"]) -> int:
-    """The number of decoding processes: `auto` is one per core that this process may use."""
-    return min(_MOST_WORKERS, len(os.sched_getaffinity(0))) if workers == "auto" else workers
+    """The number of decoding processes: `auto` shares out the cores that this process may use."""
+    if workers != "auto":
+        return workers
+    return min(_MOST_WORKERS, max(1, len(os.sched_getaffinity(0)) // ranks.local_size()))
 
 
 def _prepare_worker(worker: int) -> None:

@@ -67,15 +67,15 @@ def plain_logits(network: nn.Module, pipeline: PlainPipeline) -> NDArray[np.floa
     """
     size = batch_size(network, torch.zeros(1, *pipeline.shape, device=pipeline.device))
     every = list(spans(len(pipeline), size))
-    shares = [every[ranks.of_rank(len(every), rank)] for rank in range(ranks.size())]
+    shares = [every[own] for own in ranks.ranges(len(every))]
     order = [torch.arange(start, stop) for start, stop in shares[ranks.rank()]]
     batches = [(rows, network(images).float().cpu()) for rows, images in pipeline.batches(order)]
     classes = broadcast(batches[0][1].shape[1] if batches else 0)  # the last rank may have none
     logits = torch.empty(len(pipeline), classes)
     for rows, values in batches:
         logits[rows] = values
-    ranges = [slice(own[0][0], own[-1][1]) if own else slice(0, 0) for own in shares]
-    share_ranges(logits, ranges)
+    rows_of = [slice(own[0][0], own[-1][1]) if own else slice(0, 0) for own in shares]
+    share_ranges(logits, rows_of)
     return logits.numpy()
 
 

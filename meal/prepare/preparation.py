@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from meal.core import ranks
+from meal.core.collectives import barrier
 from meal.core.digests import sha256
 from meal.core.errors import UserError
 from meal.core.files import atomic_folder, save_array, write_sealed
@@ -89,33 +91,35 @@ def prepare(config: PrepareSlice, folder: Path, workers: int = 0) -> Prepared:
     if len(unlabelled):
         statistics[POOL] = _moments(found.sums[unlabelled], side)
         _compare(*statistics.values())
-    with atomic_folder(folder) as temporary:
-        for name, array in found.arrays.items():
-            save_array(temporary / f"{name}.npy", array)
-        for split in SPLITS:
-            save_array(temporary / f"{split}_labels.npy", labels[rows[split]])
-        files = {path.name: sha256(path) for path in sorted(temporary.glob("*.npy"))}
-        write_sealed(
-            temporary / "manifest.json",
-            {
-                "dataset": config.dataset,
-                "title": dataset.title,
-                "note": dataset.note,
-                "classes": list(raw.classes),
-                "counts": {split: len(rows[split]) for split in SPLITS},
-                "labels": {"train": len(known), "validation": len(rows["validation"])},
-                "shape": [size or side, size or side, channels],
-                "mean": _rounded(mean),
-                "deviation": _rounded(std),
-                "statistics": {
-                    name: {"mean": _rounded(each[0]), "std": _rounded(each[1])}
-                    for name, each in statistics.items()
+    if ranks.is_first():
+        with atomic_folder(folder) as temporary:
+            for name, array in found.arrays.items():
+                save_array(temporary / f"{name}.npy", array)
+            for split in SPLITS:
+                save_array(temporary / f"{split}_labels.npy", labels[rows[split]])
+            files = {path.name: sha256(path) for path in sorted(temporary.glob("*.npy"))}
+            write_sealed(
+                temporary / "manifest.json",
+                {
+                    "dataset": config.dataset,
+                    "title": dataset.title,
+                    "note": dataset.note,
+                    "classes": list(raw.classes),
+                    "counts": {split: len(rows[split]) for split in SPLITS},
+                    "labels": {"train": len(known), "validation": len(rows["validation"])},
+                    "shape": [size or side, size or side, channels],
+                    "mean": _rounded(mean),
+                    "deviation": _rounded(std),
+                    "statistics": {
+                        name: {"mean": _rounded(each[0]), "std": _rounded(each[1])}
+                        for name, each in statistics.items()
+                    },
+                    "duplicates": duplicates,
+                    **found.facts,
+                    "files": files,
                 },
-                "duplicates": duplicates,
-                **found.facts,
-                "files": files,
-            },
-        )
+            )
+    barrier()
     return open_prepared(folder, data.root, workers)
 
 

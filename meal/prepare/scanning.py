@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from meal.core import ranks
+from meal.core.collectives import collect, share_ranges
 from meal.core.errors import UserError
 from meal.core.progress import Progress
 from meal.core.text import printable
@@ -22,6 +24,7 @@ from meal.data.stores import load_ahead
 from meal.prepare.duplicates import digest
 
 _BATCH = 64  # files per batch of a worker
+_ARRAYS = ("pixels", "digests", "pixel_digests", "bytes", "sizes", "grey", "sums")
 
 
 @dataclass
@@ -105,7 +108,7 @@ class _Files(Dataset[Any]):
 
 
 def scan(root: Path, paths: Sequence[str], side: int, keep: bool, workers: int) -> Scan:
-    """Read and decode every file.
+    """Read and decode every file; each rank reads a range of them.
 
     Args:
         root: the folder that `paths` are relative to.
@@ -127,8 +130,9 @@ def scan(root: Path, paths: Sequence[str], side: int, keep: bool, workers: int) 
         {},
     )
     files = _Files(root, found.paths, side, keep)
-    with Progress("reading the images", count, "images") as progress:
-        for rows, part, faults in load_ahead(files, torch.arange(count).split(_BATCH), workers):
+    mine = torch.arange(count)[ranks.own(count)]
+    with Progress("reading the images", len(mine), "images") as progress:
+        for rows, part, faults in load_ahead(files, mine.split(_BATCH), workers):
             for name, values in part.items():
                 if len(values):
                     getattr(found, name)[rows.numpy()] = values.numpy()
@@ -136,4 +140,16 @@ def scan(root: Path, paths: Sequence[str], side: int, keep: bool, workers: int) 
             progress.advance(len(rows))
             if progress.due():
                 progress.show({"broken": len(found.faults)})
+    _share(found)
     return found
+
+
+def _share(found: Scan) -> None:
+    """Give all ranks the findings of each."""
+    for name in _ARRAYS:
+        values = getattr(found, name)
+        if len(values):
+            rows = torch.from_numpy(values.reshape(len(values), -1).view(np.uint8))
+            share_ranges(rows, ranks.ranges(len(values)))
+    for faults in collect(found.faults):
+        found.faults |= faults

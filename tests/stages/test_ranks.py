@@ -14,6 +14,7 @@ import psutil
 import pytest
 import yaml
 
+from tests.soak.common import make_folder_project
 from tests.stages.conftest import Project
 
 pytestmark = pytest.mark.slow
@@ -180,3 +181,19 @@ def test_several_machines_need_the_command_that_joins_them(clean: Project) -> No
     ended = clean.run(sys.executable, "-m", "stages.distill", check=False)
     wanted = "error: runtime.nodes=2: run `python -m meal cluster` on each machine"
     assert ended.returncode == 1 and wanted in ended.stderr
+
+
+def test_ranks_prepare_the_bytes_of_one_process(tmp_path: Path) -> None:
+    own = make_folder_project(tmp_path / "folder")
+    own.run("dvc", "repro", "prepare")
+    before = own.read("dvc.lock")
+    change(own, "runtime", processes=3, workers=1)
+    own.run("dvc", "repro", "configure")
+    own.run("dvc", "repro", "--force", "--no-run-cache", "--single-item", "prepare")
+    after = own.read("dvc.lock")
+    assert before.partition("  prepare:")[2] == after.partition("  prepare:")[2] != ""
+    broken = next(path for path in (tmp_path / "images").rglob("*") if path.is_file())
+    broken.write_bytes(b"not an image")
+    ended = own.run(sys.executable, "-m", "stages.prepare", check=False)
+    assert ended.returncode == 1 and broken.name in ended.stderr and "Traceback" not in ended.stderr
+    assert ended.stderr.count("error:") == 2  # one line for all files, and one for this one
