@@ -28,8 +28,8 @@ from meal.distill.teachers import Targets
 from meal.models.blocks import ALIGNED, BlockNetwork
 from meal.targets.ensemble import MEAN
 from meal.training.engine import Objective
+from meal.training.execution import of_whole_batch
 from meal.training.optimizer import ParameterGroup
-from meal.training.parallel import of_whole_batch
 
 LOGITS = "logits"
 _HELD_OUT = 4096  # images judged at once, to bound memory

@@ -15,7 +15,7 @@ from meal.models.checkpoint import load
 from meal.models.factory import with_blocks
 from meal.targets.cache import NETWORK, TargetCache
 from meal.targets.ensemble import MEAN, Ensemble, mean_log_probabilities, standardise
-from meal.training.parallel import of_whole_batch
+from meal.training.execution import of_whole_batch
 
 BlockTargets = dict[int, tuple[Tensor, Tensor | None]]
 
@@ -75,6 +75,8 @@ class CachedTeacher:
         return self._to(stored.logits), blocks
 
     def _to(self, values: Tensor) -> Tensor:
+        if self._device.type == "cuda":  # only pinned memory is copied without waiting
+            values = values.pin_memory()
         return values.to(self._device, non_blocking=True)
 
 

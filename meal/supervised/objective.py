@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from meal.core.collectives import gather
 from meal.training.engine import Objective
+from meal.training.execution import of_whole_batch
 from meal.training.optimizer import ParameterGroup
-from meal.training.parallel import of_whole_batch
 from meal.training.settings import Training
 
 

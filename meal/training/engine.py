@@ -24,9 +24,9 @@ from meal.core.signals import Interrupted, Interruption, recorded_signals
 from meal.models.checkpoint import save
 from meal.models.spec import NetworkSpec
 from meal.training.checkpoints import Checkpoints
+from meal.training.execution import compile_objective, parallel
 from meal.training.loggers import open_log
 from meal.training.optimizer import GroupOptimizer, ParameterGroup
-from meal.training.parallel import parallel
 from meal.training.settings import Training
 
 History = list[dict[str, float]]  # a row of metrics per epoch
@@ -128,6 +128,8 @@ class _Trainer:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._objective = run.objective
+        if run.settings.compile != "none":
+            compile_objective(run.objective, run.settings.compile)
         self._parallel = parallel(run.objective, run.objective.skips_parameters)
         self._device = next(run.objective.parameters()).device
         self._optimizers = [GroupOptimizer(each) for each in run.objective.parameter_groups()]

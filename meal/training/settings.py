@@ -60,7 +60,8 @@ class Training(Optimisation):
     one with the lowest validation error. A schedule that ends low has its best weights at the end,
     and the best of many epochs on few validation images is best by chance. `early_stopping` is the
     number of epochs without a better one after which training ends, None for none. `ema` is the
-    decay of a moving average of the weights, which then replaces them; 0 for none.
+    decay of a moving average of the weights, which then replaces them; 0 for none. `compile` is the
+    mode of `torch.compile`: `reduce-overhead` uses CUDA graphs.
 
     For fine-tuning: `layer_decay` is the factor on the learning rate from one layer to the one
     before it; `frozen` names sub-modules that do not change, or `backbone`, all but the last layer.
@@ -69,6 +70,7 @@ class Training(Optimisation):
     epochs: Annotated[Integer, Field(ge=1, le=100_000)]
     batch_size: Annotated[Integer, Field(ge=2, le=65_536)]
     precision: Literal["float32", "bfloat16"] = "float32"
+    compile: Literal["none", "default", "reduce-overhead"] = "none"
     label_smoothing: Fraction = 0.0
     keep: Literal["last", "best"] = "last"
     early_stopping: Annotated[Count | None, unset("none")] = None

@@ -498,3 +498,32 @@ def test_a_checkpoint_is_due_when_its_minutes_have_passed(tmp_path: Path) -> Non
     assert Checkpoints(work, minutes=0.0).due()
     assert not Checkpoints(work, minutes=10.0).due()
     assert not Checkpoints(work).due()
+
+
+@pytest.mark.slow
+def test_a_compiled_run_trains_alike_and_resumes_with_the_same_bytes(
+    data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eager, _ = run_supervised(data, tmp_path / "eager", epochs=2)
+    whole, _ = run_supervised(data, tmp_path / "whole", epochs=2, compile="default")
+    for key in ("loss", "validation_nll"):
+        assert whole.history[0][key] == pytest.approx(eager.history[0][key], rel=1e-4)
+    assert not all(torch.equal(eager.state[name], whole.state[name]) for name in eager.state)
+    save = Checkpoints.save
+
+    def save_and_die(self: Checkpoints, step: int, state: dict[str, Any]) -> None:
+        save(self, step, state)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Checkpoints, "save", save_and_die)
+        run_supervised(data, tmp_path / "parts", epochs=2, compile="default")
+    assert_same(whole, run_supervised(data, tmp_path / "parts", epochs=2, compile="default")[0])
+
+
+def test_compiling_needs_a_compiler(
+    data: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match="compile='default': it needs no-such-compiler; install"):
+        run_supervised(data, tmp_path, compile="default")

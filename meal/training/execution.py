@@ -1,7 +1,12 @@
-"""Training by several ranks: each computes its part of a batch, and all the same loss of it."""
+"""How an objective runs: compiled, or in several ranks.
+
+Each rank computes its part of a batch, and all compute the same loss of the whole batch.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import Any
 
 import torch
@@ -12,6 +17,7 @@ from torch.utils._pytree import tree_map
 
 from meal.core import ranks
 from meal.core.collectives import gather, gather_statistics
+from meal.core.errors import UserError
 
 
 def parallel(objective: nn.Module, skips_parameters: bool) -> nn.Module:
@@ -29,6 +35,23 @@ def parallel(objective: nn.Module, skips_parameters: bool) -> nn.Module:
         static_graph=not skips_parameters,
         gradient_as_bucket_view=True,
     )
+
+
+def compile_objective(objective: nn.Module, mode: str) -> None:
+    """Compile the objective's forward pass, in place.
+
+    Raises:
+        UserError: if that is impossible here.
+    """
+    if ranks.size() > 1:
+        raise UserError(
+            f"compile={mode!r}: {ranks.size()} processes exchange values inside the forward pass; "
+            "allowed: none, or runtime.processes: 1"
+        )
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise UserError(f"compile={mode!r}: it needs {compiler}; install it, or set none")
+    objective.compile(mode=mode)
 
 
 def of_whole_batch(network: nn.Module, images: Tensor) -> Any:
