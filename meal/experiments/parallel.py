@@ -14,6 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import FrameType
 
+import networkx  # which DVC describes its graphs with
 from dvc.exceptions import DvcException
 
 from meal.core.cores import share_cores
@@ -35,10 +36,7 @@ def stage_graph(targets: Sequence[str]) -> dict[str, set[str]]:
         graph = open_repository().index.graph
     except DvcException as error:
         raise UserError(f"dvc.yaml cannot be read: {error}") from None
-    whole = {
-        stage.addressing: {other.addressing for other in graph.successors(stage)}
-        for stage in graph.nodes
-    }
+    whole = networkx.relabel_nodes(graph, {stage: stage.addressing for stage in graph})
     groups = {name.partition("@")[0] for name in whole}
     wanted: set[str] = set()
     for target in targets:
@@ -46,14 +44,8 @@ def stage_graph(targets: Sequence[str]) -> dict[str, set[str]]:
         if not named:
             raise UserError(f"{target}: no such stage; allowed: {', '.join(sorted(groups))}")
         wanted |= named
-    left = [*(wanted or whole)]
-    needed: set[str] = set()
-    while left:
-        stage = left.pop()
-        if stage not in needed:
-            needed.add(stage)
-            left += whole[stage]
-    return {stage: whole[stage] for stage in whole if stage in needed}
+    needed = wanted.union(*(networkx.descendants(whole, stage) for stage in wanted))
+    return {stage: {*whole.successors(stage)} for stage in whole if not wanted or stage in needed}
 
 
 def next_lane(graph: Graph, done: Set[str], running: Set[str]) -> list[str]:

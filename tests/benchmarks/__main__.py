@@ -6,6 +6,7 @@ import sys
 
 from tests.benchmarks import (
     break_even,
+    default_run,
     options,
     picture,
     pipelines,
@@ -27,6 +28,7 @@ BENCHMARKS = {
     "memory": stages.run_memory,
     "scale": scale.run,
     "break_even": break_even.run,
+    "default_run": default_run.run,
     "threads": sharing.run_threads,
     "side_by_side": sharing.run_side_by_side,
     "picture": picture.draw,
