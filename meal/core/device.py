@@ -76,6 +76,7 @@ def environment(device: torch.device) -> dict[str, str | int]:
     return {
         "processor": gpu or processor(),
         "threads": torch.get_num_threads(),
+        "processes": ranks.size(),
         "torch": str(torch.__version__),
     }
 

@@ -75,8 +75,9 @@ def environments(before: Sequence[Snapshot], after: Sequence[Snapshot]) -> str:
     """
     sides = [[snapshot.metrics.get("run", {}) for snapshot in side] for side in (before, after)]
     differing = []
-    for key in ("processor", "threads", "torch"):
-        was, now = ({str(run.get(key, "unknown")) for run in runs} for runs in sides)
+    for key in ("processor", "threads", "processes", "torch"):
+        unknown = 1 if key == "processes" else "unknown"  # earlier versions had one
+        was, now = ({str(run.get(key, unknown)) for run in runs} for runs in sides)
         if was != now:
             differing.append(
                 f"{key} {escape(', '.join(sorted(was)))}, now {escape(', '.join(sorted(now)))}"
@@ -86,7 +87,7 @@ def environments(before: Sequence[Snapshot], after: Sequence[Snapshot]) -> str:
     return (
         f"**Computed differently** ({'; '.join(differing)}): every network may differ for no other "
         "reason, as much as with another seed. To compare on equal terms, run both on "
-        "one machine with the same `runtime.threads`: `dvc repro --force`."
+        "one machine with the same `runtime.threads` and `runtime.processes`: `dvc repro --force`."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,3 +55,17 @@ def test_a_view_can_be_pulled_without_the_others(clean: Project, tmp_path: Path)
     targets = meal.targets.open(other / "artifacts/caches/vgg")
     assert targets.present == [1]
     assert len(targets(1, slice(0, 5)).logits) == 5
+
+
+@pytest.mark.slow
+def test_a_clone_distills_from_the_teachers_of_a_remote(clean: Project, tmp_path: Path) -> None:
+    clean.run("dvc", "remote", "add", "-d", "-f", "shared", str(tmp_path / "remote"))
+    clean.run("git", "commit", "-qam", "a remote")
+    clean.run("dvc", "push", "-q")
+    clone = Project(tmp_path / "clone")
+    clean.run("git", "clone", "-q", str(clean.folder), str(clone.folder))
+    clone.run("dvc", "pull", "-q", "prepare", "ensemble")
+    run = clone.run("dvc", "exp", "run", "--pull", "--allow-missing", "-S", "distill.seed=7")
+    ran = re.findall(r"Running stage '([^']+)'", run.stdout)
+    assert ran == ["configure", "distill", "evaluate", "report", "export"]
+    assert not list(clone.folder.glob("artifacts/teachers/*/weights.safetensors"))
