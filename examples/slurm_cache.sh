@@ -1,5 +1,5 @@
 #!/bin/bash
-# Compute the cache of a teacher in parts, then join them: sbatch examples/slurm_cache.sh vgg && dvc repro cache@vgg
+# Compute the cache of a teacher in parts, then join them: sbatch --wait examples/slurm_cache.sh vgg && dvc repro cache@vgg
 # The tasks share the project's folder. Each can be repeated: finished parts are not computed again.
 #SBATCH --job-name=cache
 #SBATCH --array=1-8

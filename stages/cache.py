@@ -37,7 +37,7 @@ def main() -> None:
     }
     device = open_device(runtime)
     work = WorkFolder(CHECKPOINTS, f"cache@{name}", identity, part.name if part else None)
-    build = CacheBuild(config, data, teacher, work, device, part or Shard.of_rank())
+    build = CacheBuild(config, data, teacher, work, device, part)
     build.compute()
     if part is not None:
         print(f"part {part} of the cache is done; once all parts are: dvc repro cache@{name}")
@@ -50,7 +50,9 @@ def main() -> None:
 
 def _arguments() -> tuple[str, Shard | None]:
     """The teacher, and the part of its cache to compute; None for all of it."""
-    parser = argparse.ArgumentParser("python -m stages.cache NAME", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m stages.cache NAME", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument(
         PART,
         metavar="I/N",
@@ -58,7 +60,7 @@ def _arguments() -> tuple[str, Shard | None]:
         "parts are done, dvc repro joins them",
     )
     options, others = parser.parse_known_args()
-    return teacher_argument(others), options.part and Shard.parse(options.part)
+    return teacher_argument(others), None if options.part is None else Shard.parse(options.part)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from meal.cache import parts as cache_parts
 from meal.cache.parts import Part, Shard, Sums, divide, is_done, moments, write_note
 from meal.cache.settings import CacheSlice
 from meal.core import ranks
+from meal.core.collectives import broadcast
 from meal.core.digests import sha256
 from meal.core.errors import UserError
 from meal.core.files import link, move, save_array
@@ -90,19 +91,26 @@ class CacheBuild:
     def compute(self) -> None:
         """Compute the missing outputs for the views: all of them, or those of the shard.
 
+        Ranks share the missing parts.
+
         With `cache.enabled: false`, only the moments of the blocks are kept.
         """
         pipeline = ViewPipeline.of(self._data, self._family, self._device)
         mine = self._parts if self._shard is None else self._shard.of(self._parts)
-        left = [part for part in mine if not is_done(self._work.path, part, self._records(part))]
+        left = broadcast(self._missing(mine) if ranks.is_first() else [])
         title, total = f"cache of {self._config.name}", sum(map(len, mine))
         done = total - sum(map(len, left))
         if done:
             print(f"{title}: resumed after {done} of {total} images", flush=True)
-        with Progress(title, total, "images", done) as progress:
-            for part in left:
+        own = left[ranks.own(len(left))]
+        with Progress(title, done + sum(map(len, own)), "images", done) as progress:
+            for part in own:
                 self._compute_part(part, pipeline, progress)
             progress.show({})
+
+    def _missing(self, parts: Sequence[Part]) -> list[Part]:
+        """Those that are not done."""
+        return [part for part in parts if not is_done(self._work.path, part, self._records(part))]
 
     def _records(self, part: Part) -> Memmap | None:
         """The records of the view of a part, for writing; None if outputs are not stored."""

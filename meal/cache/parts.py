@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-from meal.core import ranks
 from meal.core.errors import UserError
 from meal.core.files import read_sealed, write_sealed
 from meal.targets.cache import Array, moments_entry, sums
@@ -42,11 +41,6 @@ class Shard:
     def name(self) -> str:
         """For the names of files."""
         return f"{self.which}-of-{self.number}"
-
-    @classmethod
-    def of_rank(cls) -> Shard | None:
-        """The share of this rank; None if there is no other."""
-        return cls(ranks.rank() + 1, ranks.size()) if ranks.size() > 1 else None
 
     @classmethod
     def parse(cls, text: str) -> Shard:

@@ -61,11 +61,16 @@ def cluster(
     """Run dvc repro on the first of several machines, and join its stages on the others."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # waiting is no fault
     from meal.core.cluster import join_stages, run_first
+    from meal.core.signals import Interrupted
 
     with errors():
         if node == 0:
             raise typer.Exit(run_first(address, ["dvc", "repro", *(targets or ())]))
-        join_stages(address)
+        try:
+            join_stages(address, node)
+        except Interrupted as error:
+            typer.echo(error, err=True)
+            raise typer.Exit(error.status) from None
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """Several machines that run one pipeline: on the first, DVC; the others join each of its stages.
 
-They share the project's folder, and meet at a store on the first machine, whose address the stages
-find in `MEAL_CLUSTER`.
+They share the project's folder. The first machine holds a store, whose address its stages find in
+`MEAL_CLUSTER`; there they announce themselves. The ranks of a stage meet at the next port.
 """
 
 from __future__ import annotations
@@ -9,22 +9,24 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 
-from torch.distributed import DistNetworkError, DistStoreError, TCPStore
+from torch.distributed import DistError, DistNetworkError, DistStoreError, TCPStore
 
 from meal.core.errors import UserError
 from meal.core.launch import Meeting, launch, process_count
 from meal.core.runtime import load_runtime
 
 _ADDRESS = "MEAL_CLUSTER"
-_PATIENCE = timedelta(minutes=15)  # for another machine to come
-_SECONDS = timedelta(seconds=2)  # between two looks
+_PATIENCE = 15 * 60  # seconds to wait for another machine
+_LOOK = timedelta(seconds=2)
 _END = "end"
 
 
@@ -34,35 +36,46 @@ def run_first(address: str, command: Sequence[str]) -> int:
     Raises:
         UserError: if the port cannot be opened.
     """
-    store = _open_store(address, first=True)
+    host, port = _parse(address)
+    try:
+        store = TCPStore(host, port, is_master=True, wait_for_workers=False)
+    except DistError as error:
+        raise UserError(f"{address}: cannot be opened: {str(error).splitlines()[0]}") from None
     process = subprocess.Popen(command, env={**os.environ, _ADDRESS: address})
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: process.send_signal(number))
     status = process.wait()
-    store.set(_stage(_count(store)), _END)
+    store.set(_stage(int(store.add("stages", 0))), _END)
     with suppress(DistStoreError):  # one that is gone
-        store.wait([f"left/{other}" for other in range(1, load_runtime().nodes)], 5 * _SECONDS)
+        others = range(1, load_runtime().nodes)
+        store.wait([f"left/{node}" for node in others], timedelta(seconds=10))
     return status
 
 
-def join_stages(address: str) -> None:
+def join_stages(address: str, node: int) -> None:
     """Join every stage that the first machine starts, until its command has ended.
+
+    Args:
+        address: of the first machine.
+        node: the number of this one.
 
     Raises:
         UserError: if the first machine is not there.
+        Interrupted: if this process was asked to stop.
     """
-    store, number = _open_store(address), 0
+    store, number = _connect(address), 0
     while (message := _read(store, _stage(number))) != _END:
         try:
-            _launch(store, address, number, json.loads(message))
-        except UserError as error:  # the first machine ends, or goes on
+            _launch(store, address, node, number, json.loads(message))
+        except (UserError, RuntimeError) as error:  # the first machine ends, or goes on
             print(f"error: {error}", file=sys.stderr)
         number += 1
-    store.set(f"left/{store.add('left', 1)}", "")
+    with suppress(DistNetworkError):
+        store.set(f"left/{node}", "")
 
 
 def launch_on_all(command: Sequence[str]) -> None:
-    """Run a stage's command as ranks on all machines.
+    """Run a stage's command as ranks on all machines; this is the first one.
 
     Raises:
         UserError: if `meal cluster` did not start this; and as `launch`.
@@ -72,22 +85,23 @@ def launch_on_all(command: Sequence[str]) -> None:
         raise UserError(
             f"runtime.nodes={load_runtime().nodes}: run `python -m meal cluster` on each machine"
         )
-    store = _open_store(address)
+    store = _connect(address)
     number = int(store.add("stages", 1)) - 1
     store.set(_stage(number), json.dumps(command))
-    _launch(store, address, number, command)
+    _launch(store, address, 0, number, command)
 
 
-def _launch(store: TCPStore, address: str, number: int, command: Sequence[str]) -> None:
-    """Run this machine's ranks of a stage; a failure on one machine ends the stage on all."""
+def _launch(store: TCPStore, address: str, node: int, number: int, command: Sequence[str]) -> None:
+    """Run this machine's ranks of a stage; what ends it on one machine ends it on all."""
     runtime, failed = load_runtime(), f"failed/{number}"
+    host, port = _parse(address)
     over, elsewhere = threading.Event(), threading.Event()
     watched = store.clone()
 
     def watch() -> None:
         while not over.is_set():
             with suppress(DistStoreError):
-                watched.wait([failed], _SECONDS)
+                watched.wait([failed], _LOOK)
                 if not over.is_set():
                     elsewhere.set()
                     os.kill(os.getpid(), signal.SIGTERM)
@@ -96,11 +110,11 @@ def _launch(store: TCPStore, address: str, number: int, command: Sequence[str]) 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        launch(command, process_count(runtime), Meeting(runtime.nodes, address, f"stage-{number}"))
+        launch(command, process_count(runtime), Meeting(runtime.nodes, node, host, port + 1))
     except BaseException:
         over.set()
         if elsewhere.is_set():
-            raise UserError("another machine failed; see its output") from None
+            raise UserError("another machine has stopped; see its output") from None
         with suppress(DistNetworkError):
             store.set(failed, "")
         raise
@@ -109,22 +123,30 @@ def _launch(store: TCPStore, address: str, number: int, command: Sequence[str]) 
         watcher.join()
 
 
-def _open_store(address: str, *, first: bool = False) -> TCPStore:
+def _parse(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
+    if not host or not port.isdigit() or not 0 < int(port) < (1 << 16) - 1:
         raise UserError(f"{address}: expected HOST:PORT of the first machine, like node1:29400")
     try:
-        return TCPStore(host, int(port), is_master=first, wait_for_workers=False, timeout=_PATIENCE)
-    except DistNetworkError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{address}: cannot be {'opened' if first else 'reached'}: {reason}"
-        ) from None
+        socket.getaddrinfo(host, int(port))
+    except OSError as error:
+        raise UserError(f"{address}: {error.strerror or error}") from None
+    return host, int(port)
 
 
-def _count(store: TCPStore) -> int:
-    """The number of stages that were started."""
-    return int(store.add("stages", 0))
+def _connect(address: str) -> TCPStore:
+    """The store of the first machine, once it is there."""
+    host, port = _parse(address)
+    end, told = time.monotonic() + _PATIENCE, False
+    while True:
+        with suppress(OSError), socket.create_connection((host, port), _LOOK.total_seconds()):
+            return TCPStore(host, port, is_master=False, wait_for_workers=False)
+        if time.monotonic() > end:
+            raise UserError(f"{address}: the first machine is not there")
+        if not told:
+            print(f"waiting for {address}", flush=True)
+            told = True
+        time.sleep(1)
 
 
 def _stage(number: int) -> str:
@@ -135,7 +157,7 @@ def _read(store: TCPStore, key: str) -> str:
     """The value of a key, once it is there; the end if the first machine is gone."""
     while True:
         try:
-            store.wait([key], _SECONDS)
+            store.wait([key], _LOOK)
             return str(store.get(key).decode())
         except DistStoreError:  # not there yet
             continue

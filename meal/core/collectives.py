@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from meal.core import ranks
+from meal.core.orphans import leave_with_first, stay_without_first
 
 T = TypeVar("T")
 
@@ -16,12 +19,17 @@ T = TypeVar("T")
 def join(device: torch.device) -> None:
     """Meet the other ranks of this stage."""
     if ranks.size() > 1 and not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        # Ranks wait for each other as long as it takes: the launcher ends them if one dies.
+        dist.init_process_group(backend, timeout=timedelta(days=7))
+        leave_with_first(broadcast(os.getpid()))
 
 
 def leave() -> None:
-    """Part from the other ranks."""
+    """Part from the other ranks, all at once."""
     if dist.is_initialized():
+        stay_without_first()
+        barrier()
         dist.destroy_process_group()
 
 

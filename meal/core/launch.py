@@ -10,17 +10,38 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from meal.core.cores import share_cores
 from meal.core.errors import UserError, user_message
 from meal.core.runtime import Runtime
-from meal.core.signals import Interrupted
+from meal.core.signals import SIGNALS, Interrupted
 
 _ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # where the launcher looks for a rank's error
+_RESUME = "resume with: dvc repro"
+_SECONDS_TO_SAVE = 600  # what a rank that was asked to stop may take
+# What a rank says whose partner has gone, and which is not the cause.
+_FOLLOWS = ("gloo", "NCCL", "Connection", "TCPStore")
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Where the ranks of several machines meet.
+
+    Attributes:
+        nodes: the number of machines.
+        node: the number of this one, from 0.
+        host, port: of the first one.
+    """
+
+    nodes: int = 1
+    node: int = 0
+    host: str = "localhost"
+    port: int = 0
 
 
 def process_count(runtime: Runtime) -> int:
@@ -32,21 +53,6 @@ def process_count(runtime: Runtime) -> int:
     import torch
 
     return max(1, torch.cuda.device_count())
-
-
-@dataclass(frozen=True)
-class Meeting:
-    """Where the ranks of several machines meet.
-
-    Attributes:
-        nodes: the number of machines.
-        address: HOST:PORT of a store that is there already.
-        name: of this meeting.
-    """
-
-    nodes: int
-    address: str
-    name: str
 
 
 def this_command() -> list[str]:
@@ -61,7 +67,7 @@ def launch(command: Sequence[str], processes: int, meeting: Meeting | None = Non
 
     Args:
         command: the arguments of Python.
-        processes: the ranks on this machine.
+        processes: the ranks on this machine, which share its threads.
         meeting: with other machines; None if there are none.
 
     Raises:
@@ -71,66 +77,146 @@ def launch(command: Sequence[str], processes: int, meeting: Meeting | None = Non
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    share_cores(os.environ, processes)
-    # DDP would warn of steps in which every parameter has a gradient: those of some teachers do.
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    local = meeting is None or meeting.address.startswith("localhost:")
-    with tempfile.TemporaryDirectory() as logs:
-        config = LaunchConfig(
-            min_nodes=meeting.nodes if meeting else 1,
-            max_nodes=meeting.nodes if meeting else 1,
-            nproc_per_node=processes,
-            run_id=meeting.name if meeting else f"meal-{os.getpid()}",
-            rdzv_backend="c10d",
-            rdzv_endpoint=meeting.address if meeting else "localhost:0",
-            rdzv_configs={"is_host": meeting is None},
-            local_addr="localhost" if local else None,
-            max_restarts=0,
-            logs_specs=DefaultLogsSpecs(log_dir=logs),
-            signals_to_handle="SIGTERM,SIGINT",
-        )
+    threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+    with tempfile.TemporaryDirectory() as logs, _quiet_signals() as received:
+        common: dict[str, Any] = {
+            "nproc_per_node": processes,
+            "run_id": "meal",
+            "max_restarts": 0,
+            "logs_specs": DefaultLogsSpecs(log_dir=logs),
+            "signals_to_handle": "SIGTERM",
+        }
+        if meeting is None:
+            config = LaunchConfig(
+                1,
+                1,
+                rdzv_backend="c10d",
+                rdzv_endpoint="localhost:0",
+                local_addr="localhost",
+                **common,
+            )
+        else:
+            config = LaunchConfig(
+                meeting.nodes,
+                meeting.nodes,
+                rdzv_backend="static",
+                rdzv_endpoint=f"{meeting.host}:{meeting.port}",
+                rdzv_configs={"rank": meeting.node},
+                **common,
+            )
         try:
-            elastic_launch(config, sys.executable)(*command)
+            with _environment(
+                OMP_NUM_THREADS=str(max(1, threads // processes)),
+                TORCH_ELASTIC_SHUTDOWN_TIMEOUT=str(_SECONDS_TO_SAVE),
+                # DDP would warn of steps in which every parameter has a gradient.
+                TORCH_CPP_LOG_LEVEL="ERROR",
+            ):
+                elastic_launch(config, sys.executable)(*command)
         except SignalException as error:
-            raise Interrupted(error.sigval, "resume with: dvc repro") from None
+            number = received[0] if received else error.sigval
+            said = [each for each in _messages(Path(logs)) if each["saved"]]
+            saved = said[0]["saved"] if said else _RESUME
+            raise Interrupted(number, saved) from None
         except ChildFailedError as error:
-            _raise_first(error.failures)
+            _raise_cause(error.failures)
+        except RendezvousError as error:
+            raise UserError(f"the processes cannot meet: {error}; try again") from None
 
 
-def _raise_first(failures: Mapping[int, Any]) -> None:
-    """Raise the error of the rank that failed first: one that was killed, or the earliest."""
+@contextmanager
+def _quiet_signals() -> Iterator[list[int]]:
+    """Stop the ranks with SIGTERM whatever signal was received, without a word of torch's.
 
-    def when(rank: int) -> int:
-        message = failures[rank].message
-        return int(message["extraInfo"]["nanoseconds"]) if isinstance(message, dict) else 0
+    Yields the signals that were received.
+    """
+    received: list[int] = []
 
-    rank = min(failures, key=when)
+    def forward(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def stop(number: int, frame: FrameType | None) -> None:  # until torch's handler is there
+        raise Interrupted(received[0] if received else number, _RESUME)
+
+    signal.signal(signal.SIGINT, forward)
+    signal.signal(signal.SIGTERM, stop)
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield received
+    finally:
+        logging.disable(disabled)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Set variables for the processes that are started."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _messages(logs: Path) -> list[dict[str, Any]]:
+    """What ranks have left for the launcher."""
+    return [
+        json.loads(path.read_text(encoding="utf-8"))["message"]["extraInfo"]
+        for path in logs.rglob("error.json")
+    ]
+
+
+def _raise_cause(failures: Mapping[int, Any]) -> None:
+    """Raise the error of the rank that failed first; others fail because it has."""
+
+    def order(rank: int) -> tuple[int, int]:
+        failure = failures[rank]
+        if isinstance(failure.message, dict):
+            found = failure.message["extraInfo"]
+            return (2 if found["follows"] else 0), found["nanoseconds"]
+        return (3 if -failure.exitcode == signal.SIGTERM else 1), 0  # SIGTERM: the launcher's
+
+    rank = min(failures, key=order)
     failure = failures[rank]
     if not isinstance(failure.message, dict):
         if failure.exitcode > 0:  # it has said why
             sys.exit(failure.exitcode)
         name = signal.Signals(-failure.exitcode).name
-        raise UserError(f"process {rank} was ended by {name}; resume with: dvc repro")
-    trace = failure.message["extraInfo"]["py_callstack"]
-    if trace:
-        raise RuntimeError(f"process {rank} failed:\n{trace}")
+        raise UserError(f"process {rank} was ended by {name}; {_RESUME}")
+    found = failure.message["extraInfo"]
+    if found["py_callstack"]:
+        raise RuntimeError(f"process {rank} failed:\n{found['py_callstack']}")
+    if found["saved"]:
+        raise Interrupted(found["signal"], found["saved"])
     raise UserError(failure.message["message"])
 
 
-def record_failure(error: Exception) -> None:
-    """Leave an error of this rank for the launcher, which prints the first one."""
-    message = user_message(error)
-    trace = traceback.format_exc() if message is None else ""
+def leave_message(error: Exception) -> None:
+    """Leave an error of this rank for the launcher, which prints one for all ranks."""
+    stopped = error if isinstance(error, Interrupted) else None
+    message = str(error) if stopped else user_message(error)
     found = {
         "message": message or str(error),
-        # The launcher's seconds do not tell the cause from what follows in other ranks.
         "extraInfo": {
-            "py_callstack": trace,
-            "timestamp": int(time.time()),
+            "py_callstack": "" if message else traceback.format_exc(),
+            "timestamp": int(time.time()),  # for torch; too coarse to tell which was the first
             "nanoseconds": time.time_ns(),
+            "follows": isinstance(error, RuntimeError) and any(w in str(error) for w in _FOLLOWS),
+            "saved": stopped.saved if stopped else "",
+            "signal": stopped.number if stopped else 0,
         },
     }
-    Path(os.environ[_ERROR_FILE]).write_text(json.dumps({"message": found}), encoding="utf-8")
+    with suppress(OSError):  # the launcher is gone
+        Path(os.environ[_ERROR_FILE]).write_text(json.dumps({"message": found}), encoding="utf-8")

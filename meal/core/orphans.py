@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+from meal.core import ranks
 from meal.core.work import say_leaving
 
 _SECONDS = 0.5  # between two looks
@@ -17,6 +18,32 @@ _SHELLS = ("sh", "bash", "dash", "zsh", "ksh", "fish", "busybox")
 def leave_with_parent() -> None:
     """Send this process SIGTERM, on which it saves its work, once DVC is gone."""
     threading.Thread(target=_watch, args=(_started_by(),), daemon=True).start()
+
+
+_leaves = threading.Event()
+
+
+def leave_with_first(process: int) -> None:
+    """End this rank once the first rank is gone: it may wait for it in a collective forever.
+
+    Args:
+        process: the first rank's id, if it is on this machine.
+    """
+    if not ranks.is_first() and ranks.on_first_machine():
+        threading.Thread(target=_watch_first, args=(process,), daemon=True).start()
+
+
+def stay_without_first() -> None:
+    """The ranks leave: the first may be gone before this one."""
+    _leaves.set()
+
+
+def _watch_first(process: int) -> None:
+    while _process(process)[0] and not _leaves.is_set():
+        time.sleep(_SECONDS)
+    time.sleep(2 * _SECONDS)  # in which it says itself what went wrong
+    if not _leaves.is_set():
+        os._exit(1)
 
 
 def _watch(started_by: tuple[int, str]) -> None:

@@ -33,6 +33,11 @@ def local_size() -> int:
     return int(os.environ["LOCAL_WORLD_SIZE"]) if _LAUNCHED in os.environ else 1
 
 
+def on_first_machine() -> bool:
+    """Whether the first rank is on this machine, too."""
+    return os.environ.get("GROUP_RANK", "0") == "0"
+
+
 def is_first() -> bool:
     """Whether this rank prints and writes."""
     return rank() == 0
@@ -53,10 +58,22 @@ def of_rank(count: int, which: int) -> slice:
     return slice(*(-(-count * each // size()) for each in (which, which + 1)))
 
 
-def check_divisible(key: str, batch: int) -> None:
-    """Raise UserError unless a batch of `batch` images, set by `key`, divides among the ranks."""
-    if batch % size():
+def check_divisible(key: str, batch: int, images: int) -> int:
+    """The size of batches: all images if there are fewer than in a batch.
+
+    Args:
+        key: sets the size, for messages.
+        batch: the number of images that it asks for.
+        images: how many there are.
+
+    Raises:
+        UserError: if they cannot be divided among the ranks.
+    """
+    found = min(batch, images)
+    if found % size():
+        most = "" if images >= batch else f" of at most {images}, the images that there are"
         raise UserError(
-            f"{key}: a batch of {batch} images cannot be divided among {size()} processes; "
-            f"allowed: a multiple of {size()}, or another runtime.processes"
+            f"{key}={batch}: a batch of {found} images cannot be divided among {size()} processes; "
+            f"allowed: a multiple of {size()}{most}, or another runtime.processes"
         )
+    return found

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from meal.core import ranks
+from meal.core.work import say_leaving
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -19,7 +20,7 @@ class Interrupted(Exception):  # noqa: N818 - not an error: it was requested
 
     def __init__(self, number: int, saved: str) -> None:
         super().__init__(f"{signal.Signals(number).name} received; {saved}")
-        self.status = 128 + number
+        self.number, self.saved, self.status = number, saved, 128 + number
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Interruption:
 
 @contextmanager
 def recorded_signals() -> Iterator[Interruption]:
-    """Record SIGTERM and Ctrl-C instead of ending the process; a second one ends it at once.
+    """Record SIGTERM and Ctrl-C instead of ending the process; a second Ctrl-C ends it at once.
 
     Of several ranks, only the first records them: the others go on until it has saved the work.
     """
@@ -40,9 +41,11 @@ def recorded_signals() -> Iterator[Interruption]:
     def record(number: int, frame: FrameType | None) -> None:
         if not ranks.is_first():
             return
-        if interruption.requested is not None:
+        if interruption.requested is None:
+            interruption.requested = number
+            say_leaving()
+        elif number == signal.SIGINT:  # SIGTERM may come from several sides
             raise KeyboardInterrupt
-        interruption.requested = number
 
     main = threading.current_thread() is threading.main_thread()  # others cannot set handlers
     before = {number: signal.signal(number, record) for number in SIGNALS} if main else {}

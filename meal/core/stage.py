@@ -11,7 +11,7 @@ from pathlib import Path
 
 from meal.core import ranks
 from meal.core.errors import UserError, log_to_stderr, user_message
-from meal.core.launch import launch, process_count, record_failure, this_command
+from meal.core.launch import launch, leave_message, process_count, this_command
 from meal.core.orphans import leave_with_parent
 from meal.core.paths import CONFIG
 from meal.core.runtime import load_runtime
@@ -95,10 +95,9 @@ def _run_rank(main: Callable[[], None]) -> None:
         warnings.simplefilter("ignore")
     try:
         main()
-    except Interrupted as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.status)
+        leave()
     except Exception as error:
-        record_failure(error)
-        sys.exit(1)
-    leave()
+        leave_message(error)
+        # At once: collectives of other threads may never end.
+        sys.stdout.flush()
+        os._exit(error.status if isinstance(error, Interrupted) else 1)

@@ -17,8 +17,8 @@ from types import FrameType
 import networkx  # which DVC describes its graphs with
 from dvc.exceptions import DvcException
 
-from meal.core.cores import share_cores
 from meal.core.errors import UserError
+from meal.experiments.cores import share_cores
 from meal.experiments.repository import open_repository
 
 Graph = Mapping[str, Set[str]]  # by stage: those that it depends on

@@ -25,9 +25,9 @@ from tqdm import tqdm
 
 from meal.configure.checks import checked_slices, weights_files
 from meal.configure.schema import load_params
-from meal.core.cores import share_cores
 from meal.core.digests import code_digest, fingerprint
 from meal.core.errors import UserError
+from meal.experiments.cores import share_cores
 from meal.experiments.repository import open_repository
 
 POLL_SECONDS = 3

@@ -107,8 +107,7 @@ def train_supervised(
             settings.batch_size,
             known,
         )
-    batch_size = min(settings.batch_size, known)
-    ranks.check_divisible(f"{title}: batch_size", batch_size)
+    batch_size = ranks.check_divisible(f"{title}: batch_size", settings.batch_size, known)
     check_memory(spec, device, batch_size // ranks.size(), settings.precision)
     check_structure(spec)
     network = build(spec, seed)

@@ -151,10 +151,11 @@ class _Trainer:
         """Run the remaining epochs."""
         run, epochs = self._run, self._run.settings.epochs
         total = epochs * run.steps_per_epoch
+        logger: Logger = run.logger if ranks.is_first() else "none"
         log_name = f"{run.title} {run.checkpoints.name}"
         with (
             recorded_signals() as interruption,
-            open_log(run.logger, log_name, self._history) as self._log,
+            open_log(logger, log_name, self._history) as self._log,
             Progress(run.title, total, "steps", self._step, epochs) as bar,
         ):
             while len(self._history) < epochs and not self._is_enough():

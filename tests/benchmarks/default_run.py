@@ -48,9 +48,10 @@ def run() -> None:
 
 def _stage(project: Project, stage: str, target: str) -> dict[str, Any]:
     name, *arguments = stage.split()
-    under_dvc = seconds(project, "dvc", "repro", "--single-item", "@".join([name, *arguments]))
+    address = "@".join([name, *arguments])
+    under_dvc = seconds(project, "dvc", "repro", "--single-item", address)
     start = seconds(project, *until(stage, target))
-    project.run("dvc", "checkout", "--force", "--quiet")
+    project.run("dvc", "checkout", "--force", "--quiet", address)
     shutil.rmtree(project.folder / ".checkpoints", ignore_errors=True)
     alone = seconds(project, "python", "-m", f"stages.{name}", *arguments)
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -57,11 +58,15 @@ def start(project: Project, log: Path) -> Process:
             [sys.executable, "-m", "stages.distill"],
             cwd=project.folder, env=project.environment, stdout=output, stderr=output,
         )  # fmt: skip
+    wait_for_checkpoint(project, process, log)
+    return process
+
+
+def wait_for_checkpoint(project: Project, process: Process, log: Path) -> None:
     end = time.monotonic() + 120
     while not list((project.folder / ".checkpoints").glob(CHECKPOINTS)):
         assert time.monotonic() < end and process.poll() is None, log.read_text()
         time.sleep(0.05)
-    return process
 
 
 def ranks_of(process: Process) -> list[psutil.Process]:
@@ -84,12 +89,20 @@ def interrupt(process: Process) -> None:
     process.send_signal(signal.SIGINT)
 
 
+def terminate_all(process: Process) -> None:
+    """As Slurm and systemd do."""
+    everyone = [process.pid, *(rank.pid for rank in ranks_of(process))]
+    for number in everyone:
+        os.kill(number, signal.SIGTERM)
+
+
 @pytest.mark.parametrize(
     ("disturb", "status", "said"),
     [
         (kill_a_rank, 1, "error: process 1 was ended by SIGKILL; resume with: dvc repro"),
-        (interrupt, 130, "is saved at step"),
-        (kill_the_launcher, -9, "is saved at step"),
+        (interrupt, 130, "SIGINT received; student resnet is saved at step"),
+        (terminate_all, 143, "SIGTERM received; student resnet is saved at step"),
+        (kill_the_launcher, -9, ""),
     ],
 )
 def test_a_disturbed_run_ends_and_resumes_with_another_number_of_ranks(
@@ -108,6 +121,7 @@ def test_a_disturbed_run_ends_and_resumes_with_another_number_of_ranks(
     assert not any(each.is_running() for each in mine)
     log = (tmp_path / "log").read_text()
     assert said in log and "Traceback" not in log
+    assert log.count("resume with") <= 1
     change(long, "runtime", processes=1)
     ended = long.run(sys.executable, "-m", "stages.distill")
     assert "resumed after step" in ended.stdout and "epoch 60/60" in ended.stdout
@@ -121,7 +135,7 @@ def test_an_error_is_printed_once(clean: Project) -> None:
     assert ended.returncode == 1
     errors = [line for line in ended.stderr.splitlines() if line.strip()]
     assert errors == [
-        "error: distill.batch_size: a batch of 128 images cannot be divided among 3 processes; "
+        "error: distill.batch_size=128: a batch of 128 images cannot be divided among 3 processes; "
         "allowed: a multiple of 3, or another runtime.processes"
     ]
 
@@ -164,15 +178,38 @@ def test_a_machine_that_fails_ends_the_stage_on_all(
     long.run("dvc", "repro", "configure")
     logs = [tmp_path / "first", tmp_path / "second"]
     machines = [cluster(long, log, node, port, "distill") for node, log in enumerate(logs)]
-    end = time.monotonic() + 120
-    while not list((long.folder / ".checkpoints").glob(CHECKPOINTS)):
-        assert time.monotonic() < end and machines[0].poll() is None, logs[0].read_text()
-        time.sleep(0.05)
+    wait_for_checkpoint(long, machines[0], logs[0])
     kill_a_rank(machines[1])
     assert machines[0].wait(timeout=60) != 0
     assert machines[1].wait(timeout=60) == 0  # until it is needed again
-    assert "another machine failed; see its output" in logs[0].read_text()
+    assert "another machine has stopped; see its output" in logs[0].read_text()
     assert "was ended by SIGKILL" in logs[1].read_text()
+
+
+def test_an_interrupted_first_machine_saves_its_work(
+    long: Project, port: int, tmp_path: Path
+) -> None:
+    change(long, "runtime", processes=1, nodes=2)
+    long.run("dvc", "repro", "configure")
+    logs = [tmp_path / "first", tmp_path / "second"]
+    machines = [cluster(long, log, node, port, "distill") for node, log in enumerate(logs)]
+    wait_for_checkpoint(long, machines[0], logs[0])
+    machines[0].send_signal(signal.SIGTERM)
+    assert machines[0].wait(timeout=60) != 0 and machines[1].wait(timeout=60) == 0
+    log = logs[0].read_text()
+    assert "SIGTERM received; student resnet is saved at step" in log
+    assert "Traceback" not in log + logs[1].read_text()
+
+
+def test_a_machine_that_waits_can_be_interrupted(clean: Project, port: int, tmp_path: Path) -> None:
+    waiting = cluster(clean, tmp_path / "log", 1, port)
+    end = time.monotonic() + 60
+    while "waiting for localhost" not in (tmp_path / "log").read_text():
+        assert time.monotonic() < end and waiting.poll() is None
+        time.sleep(0.1)
+    waiting.send_signal(signal.SIGINT)
+    assert waiting.wait(timeout=20) == 130
+    assert "Traceback" not in (tmp_path / "log").read_text()
 
 
 def test_several_machines_need_the_command_that_joins_them(clean: Project) -> None:

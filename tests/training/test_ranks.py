@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from meal.core import ranks
+from meal.core import launch, ranks
 from meal.core.errors import UserError
 from tests.conftest import ROOT
 from tests.training.ranks import CASES
@@ -53,6 +55,41 @@ def test_the_ranges_of_ranks_cover_everything_once(monkeypatch: pytest.MonkeyPat
         every = [range(count)[ranks.of_rank(count, rank)] for rank in range(3)]
         assert [index for own in every for index in own] == list(range(count))
     assert [len(range(10)[ranks.of_rank(10, rank)]) for rank in range(3)] == [4, 3, 3]
-    with pytest.raises(UserError, match=r"distill.batch_size: a batch of 128 .* multiple of 3"):
-        ranks.check_divisible("distill.batch_size", 128)
-    ranks.check_divisible("distill.batch_size", 129)
+    with pytest.raises(UserError, match=r"batch_size=128: a batch of 128 .* multiple of 3, or"):
+        ranks.check_divisible("distill.batch_size", 128, 500)
+    with pytest.raises(UserError, match=r"a batch of 100 .* multiple of 3 of at most 100, the"):
+        ranks.check_divisible("distill.batch_size", 129, 100)
+    assert ranks.check_divisible("distill.batch_size", 129, 500) == 129
+    assert ranks.check_divisible("distill.batch_size", 129, 99) == 99
+
+
+def failure(exitcode: int, message: str = "", **extra: object) -> Any:
+    """What torch's launcher knows of a rank that has failed."""
+    found: object = message
+    if message:
+        usual = {"py_callstack": "", "saved": "", "signal": 0, "follows": False}
+        found = {"message": message, "extraInfo": usual | extra}
+    return SimpleNamespace(exitcode=exitcode, message=found)
+
+
+FAILURES = {
+    "the earliest": {
+        0: failure(1, "late", nanoseconds=2), 1: failure(1, "the disk is full", nanoseconds=1),
+    },
+    "not one that the launcher has ended": {
+        0: failure(-signal.SIGTERM), 1: failure(1, "the disk is full", nanoseconds=1),
+    },
+    "not one whose partner has gone": {
+        0: failure(1, "Connection closed", nanoseconds=1, follows=True),
+        1: failure(1, "the disk is full", nanoseconds=2),
+    },
+    "one that was killed": {
+        0: failure(1, "Connection closed", nanoseconds=1, follows=True), 1: failure(-9),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_the_error_of_the_cause_is_printed(name: str) -> None:
+    with pytest.raises(UserError, match=r"the disk is full|process 1 was ended by SIGKILL"):
+        launch._raise_cause(FAILURES[name])
