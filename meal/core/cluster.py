@@ -102,7 +102,7 @@ def _launch(store: TCPStore, address: str, node: int, number: int, command: Sequ
         while not over.is_set():
             with suppress(DistStoreError):
                 watched.wait([failed], _LOOK)
-                if not over.is_set():
+                if not over.wait(_LOOK.total_seconds()):  # unless it is about to fail itself
                     elsewhere.set()
                     os.kill(os.getpid(), signal.SIGTERM)
                 return

@@ -196,6 +196,11 @@ def _raise_cause(failures: Mapping[int, Any]) -> None:
         name = signal.Signals(-failure.exitcode).name
         raise UserError(f"process {rank} was ended by {name}; {_RESUME}")
     found = failure.message["extraInfo"]
+    if found["follows"]:
+        reason = failure.message["message"].splitlines()[0]
+        raise UserError(
+            f"process {rank} has lost another: {reason}; see the other machines' output"
+        )
     if found["py_callstack"]:
         raise RuntimeError(f"process {rank} failed:\n{found['py_callstack']}")
     if found["saved"]:
