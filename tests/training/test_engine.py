@@ -22,9 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from meal.core import progress as progress_module
-from meal.core.device import select_device
+from meal.core.device import environment, open_device, select_device
 from meal.core.errors import UserError
 from meal.core.progress import Progress, fitting, shortened
+from meal.core.runtime import Runtime
 from meal.core.seeds import Purpose
 from meal.core.signals import Interrupted
 from meal.core.work import WorkFolder
@@ -498,6 +499,15 @@ def test_a_checkpoint_is_due_when_its_minutes_have_passed(tmp_path: Path) -> Non
     assert Checkpoints(work, minutes=0.0).due()
     assert not Checkpoints(work, minutes=10.0).due()
     assert not Checkpoints(work).due()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_number_of_threads_is_a_parameter_and_recorded(threads: int) -> None:
+    torch.set_num_threads(3 - threads)  # what OMP_NUM_THREADS, or a sweep, has chosen
+    device = open_device(Runtime(threads=threads))
+    found = environment(device)
+    assert found["threads"] == torch.get_num_threads() == threads and found["processes"] == 1
+    assert open_device(Runtime()) == device and torch.get_num_threads() == threads  # auto
 
 
 @pytest.mark.slow
