@@ -23,6 +23,7 @@ from torch.distributed import DistError, DistNetworkError, DistStoreError, TCPSt
 from meal.core.errors import UserError
 from meal.core.launch import Meeting, launch, process_count
 from meal.core.runtime import load_runtime
+from meal.core.signals import SIGNALS
 
 _ADDRESS = "MEAL_CLUSTER"
 _PATIENCE = 15 * 60  # seconds to wait for another machine
@@ -41,9 +42,11 @@ def run_first(address: str, command: Sequence[str]) -> int:
         store = TCPStore(host, port, is_master=True, wait_for_workers=False)
     except DistError as error:
         raise UserError(f"{address}: cannot be opened: {str(error).splitlines()[0]}") from None
-    process = subprocess.Popen(command, env={**os.environ, _ADDRESS: address})
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: process.send_signal(number))
+    environment = {**os.environ, _ADDRESS: address}
+    # In a group of its own, which receives each signal once, through us.
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    for number in SIGNALS:
+        signal.signal(number, lambda number, _: os.killpg(process.pid, number))
     status = process.wait()
     store.set(_stage(int(store.add("stages", 0))), _END)
     with suppress(DistStoreError):  # one that is gone

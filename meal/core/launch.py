@@ -75,12 +75,14 @@ def launch(command: Sequence[str], processes: int, meeting: Meeting | None = Non
         RuntimeError: with its traceback, if a rank fails in any other way.
         Interrupted: if this process was asked to stop; the first rank has saved its work.
     """
+    from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher import LaunchConfig, elastic_launch
 
-    threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    threads = int(given) if given.isdigit() else os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as logs, _quiet_signals() as received:
         common: dict[str, Any] = {
             "nproc_per_node": processes,
@@ -122,8 +124,9 @@ def launch(command: Sequence[str], processes: int, meeting: Meeting | None = Non
             raise Interrupted(number, saved) from None
         except ChildFailedError as error:
             _raise_cause(error.failures)
-        except RendezvousError as error:
-            raise UserError(f"the processes cannot meet: {error}; try again") from None
+        except (DistError, RendezvousError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"the processes cannot meet: {reason}; {_RESUME}") from None
 
 
 @contextmanager

@@ -251,7 +251,7 @@ def test_another_number_of_threads_is_said(clean: Project) -> None:
     path.write_text(json.dumps(scores))
     words = f"threads {ran['threads']}, now {ran['threads'] + 6}"
     text = clean.run("python", "-m", "meal", "compare", "main").stdout
-    assert f"**Computed differently** ({words})" in text and "OMP_NUM_THREADS=N" in text
+    assert f"**Computed differently** ({words})" in text and "runtime.threads" in text
     clean.run("python", "-m", "meal", "review", "main")
     assert words in clean.read("review.md")
     shown = clean.run("python", "-m", "meal", "results").stdout
