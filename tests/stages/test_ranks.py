@@ -177,14 +177,20 @@ def test_machines_run_one_pipeline(clean: Project, port: int, tmp_path: Path) ->
     assert clean.stages_run("dvc", "repro", "cache@vgg") == ["configure"]
 
 
+def start_two(project: Project, port: int, folder: Path) -> tuple[list[Process], list[Path]]:
+    """Start to distill on two machines; return them and their logs once there is a checkpoint."""
+    change(project, "runtime", processes=1, nodes=2)
+    project.run("dvc", "repro", "configure")
+    logs = [folder / "first", folder / "second"]
+    machines = [cluster(project, log, node, port, "distill") for node, log in enumerate(logs)]
+    wait_for_checkpoint(project, machines[0], logs[0])
+    return machines, logs
+
+
 def test_a_machine_that_fails_ends_the_stage_on_all(
     long: Project, port: int, tmp_path: Path
 ) -> None:
-    change(long, "runtime", processes=1, nodes=2)
-    long.run("dvc", "repro", "configure")
-    logs = [tmp_path / "first", tmp_path / "second"]
-    machines = [cluster(long, log, node, port, "distill") for node, log in enumerate(logs)]
-    wait_for_checkpoint(long, machines[0], logs[0])
+    machines, logs = start_two(long, port, tmp_path)
     kill_a_rank(machines[1])
     assert machines[0].wait(timeout=60) != 0
     assert machines[1].wait(timeout=60) == 0  # until it is needed again
@@ -195,11 +201,7 @@ def test_a_machine_that_fails_ends_the_stage_on_all(
 def test_an_interrupted_first_machine_saves_its_work(
     long: Project, port: int, tmp_path: Path
 ) -> None:
-    change(long, "runtime", processes=1, nodes=2)
-    long.run("dvc", "repro", "configure")
-    logs = [tmp_path / "first", tmp_path / "second"]
-    machines = [cluster(long, log, node, port, "distill") for node, log in enumerate(logs)]
-    wait_for_checkpoint(long, machines[0], logs[0])
+    machines, logs = start_two(long, port, tmp_path)
     machines[0].send_signal(signal.SIGINT)
     assert machines[0].wait(timeout=60) != 0 and machines[1].wait(timeout=60) == 0
     log = logs[0].read_text()
