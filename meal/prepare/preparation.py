@@ -28,10 +28,10 @@ from meal.prepare.duplicates import POOL, count_duplicates, pixel_digests
 from meal.prepare.scanning import Scan, scan
 from meal.prepare.settings import PrepareSlice
 from meal.prepare.splitting import Rows, Split, check_classes, split_images
+from meal.prepare.statistics import compare, moments, rounded, sums
 
 LOGGER = logging.getLogger(__name__)
 
-_SHIFT, _RATIO = 0.25, 1.25  # between the statistics of labelled and unlabelled images
 MOST_IN_MEMORY = 2**30  # bytes of pixels; larger datasets stay files (data.store: auto)
 
 
@@ -78,7 +78,7 @@ def prepare(config: PrepareSlice, folder: Path, workers: int = 0) -> Prepared:
     for pair, count in duplicates.items():
         if count:
             LOGGER.warning("%d %s images: equal images", count, pair.replace("_", " "))
-    mean, std = _moments(found.sums[rows["train"]], side)
+    mean, std = moments(found.sums[rows["train"]], side)
     known = np.setdiff1d(rows["train"], unlabelled)
     if data.labelled != "all":
         print(
@@ -87,40 +87,43 @@ def prepare(config: PrepareSlice, folder: Path, workers: int = 0) -> Prepared:
             "unlabelled",
             flush=True,
         )
-    statistics = {"labelled": _moments(found.sums[known], side)}
+    statistics = {"labelled": moments(found.sums[known], side)}
     if len(unlabelled):
-        statistics[POOL] = _moments(found.sums[unlabelled], side)
-        _compare(*statistics.values())
+        statistics[POOL] = moments(found.sums[unlabelled], side)
+        compare(*statistics.values())
+    _write(
+        folder,
+        {**found.arrays, **{f"{split}_labels": labels[rows[split]] for split in SPLITS}},
+        {
+            "dataset": config.dataset,
+            "title": dataset.title,
+            "note": dataset.note,
+            "classes": list(raw.classes),
+            "counts": {split: len(rows[split]) for split in SPLITS},
+            "labels": {"train": len(known), "validation": len(rows["validation"])},
+            "shape": [size or side, size or side, channels],
+            "mean": rounded(mean),
+            "deviation": rounded(std),
+            "statistics": {
+                name: {"mean": rounded(each[0]), "std": rounded(each[1])}
+                for name, each in statistics.items()
+            },
+            "duplicates": duplicates,
+            **found.facts,
+        },
+    )
+    return open_prepared(folder, data.root, workers)
+
+
+def _write(folder: Path, arrays: Mapping[str, NDArray[Any]], manifest: Mapping[str, Any]) -> None:
+    """Write arrays and the manifest, with their checksums; the other ranks wait for the first."""
     if ranks.is_first():
         with atomic_folder(folder) as temporary:
-            for name, array in found.arrays.items():
+            for name, array in arrays.items():
                 save_array(temporary / f"{name}.npy", array)
-            for split in SPLITS:
-                save_array(temporary / f"{split}_labels.npy", labels[rows[split]])
             files = {path.name: sha256(path) for path in sorted(temporary.glob("*.npy"))}
-            write_sealed(
-                temporary / "manifest.json",
-                {
-                    "dataset": config.dataset,
-                    "title": dataset.title,
-                    "note": dataset.note,
-                    "classes": list(raw.classes),
-                    "counts": {split: len(rows[split]) for split in SPLITS},
-                    "labels": {"train": len(known), "validation": len(rows["validation"])},
-                    "shape": [size or side, size or side, channels],
-                    "mean": _rounded(mean),
-                    "deviation": _rounded(std),
-                    "statistics": {
-                        name: {"mean": _rounded(each[0]), "std": _rounded(each[1])}
-                        for name, each in statistics.items()
-                    },
-                    "duplicates": duplicates,
-                    **found.facts,
-                    "files": files,
-                },
-            )
+            write_sealed(temporary / "manifest.json", {**manifest, "files": files})
     barrier()
-    return open_prepared(folder, data.root, workers)
 
 
 def _from_arrays(raw: RawImages, data: Data, side: int | None, test_fraction: float) -> _Found:
@@ -144,7 +147,7 @@ def _from_arrays(raw: RawImages, data: Data, side: int | None, test_fraction: fl
         split,
         arrays={f"{name}_images": _gather(resized, rows) for name, rows in split.rows.items()},
         digests=np.concatenate([pixel_digests(part) for part in resized]),
-        sums=np.concatenate([_sums(part) for part in resized]),
+        sums=np.concatenate([sums(part) for part in resized]),
         facts={
             "store": "array",
             "side": int(resized[0].shape[1]),
@@ -281,43 +284,6 @@ def _check_files(found: Scan, size: int | None, skip_broken: bool) -> None:
             f"{sizes[0][0]}x{sizes[0][1]} to {sizes[-1][0]}x{sizes[-1][1]} pixels; set "
             "data.image_size"
         )
-
-
-def _moments(sums: NDArray[np.int64], side: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Mean and std of pixels from 0 to 255, by channel, from sums `(N, 2, C)` over each image.
-
-    Integers sum exactly, in any order of the images.
-    """
-    mean, square = sums.sum(axis=0).astype(np.float64) / (len(sums) * side**2)
-    return mean, np.sqrt(np.maximum(square - mean**2, 1e-7))
-
-
-def _rounded(values: NDArray[Any]) -> list[float]:
-    return [round(float(value) / 255, 6) for value in values]
-
-
-def _compare(
-    labelled: tuple[NDArray[Any], NDArray[Any]], pool: tuple[NDArray[Any], NDArray[Any]]
-) -> None:
-    """Warn if unlabelled images look different: teachers may then be wrong about them."""
-    shift = float((np.abs(pool[0] - labelled[0]) / labelled[1]).max())
-    ratio = float((pool[1] / labelled[1]).max()), float((pool[1] / labelled[1]).min())
-    if shift > _SHIFT or ratio[0] > _RATIO or ratio[1] < 1 / _RATIO:
-        LOGGER.warning(
-            "the unlabelled images differ from the labelled ones: their mean by %.2f std, their "
-            "std by a factor of %.2f; see reports/dataset.json",
-            shift,
-            ratio[0] if ratio[0] > 1 / ratio[1] else ratio[1],
-        )
-
-
-def _sums(images: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Sums `(N, 2, C)` of the values in images `(N, H, W, C)`, and of their squares."""
-    sums = np.empty((len(images), 2, images.shape[3]), np.int64)
-    for start in range(0, len(images), 1024):  # bounds memory
-        values = images[start : start + 1024].astype(np.int64)
-        sums[start : start + 1024] = np.stack([values.sum((1, 2)), (values**2).sum((1, 2))], axis=1)
-    return sums
 
 
 def _resize(images: NDArray[np.uint8], size: int | None) -> NDArray[np.uint8]:
