@@ -66,10 +66,11 @@ def join_stages(address: str, node: int) -> None:
         UserError: if the first machine is not there.
         Interrupted: if this process was asked to stop.
     """
-    store, number = _connect(address), 0
+    host, port = _parse(address)
+    store, number = _connect(host, port), 0
     while (message := _read(store, _stage(number))) != _END:
         try:
-            _launch(store, address, node, number, json.loads(message))
+            _launch(store, number, _meeting(node, host, port), json.loads(message))
         except (UserError, RuntimeError) as error:  # the first machine ends, or goes on
             print(f"error: {error}", file=sys.stderr)
         number += 1
@@ -88,16 +89,21 @@ def launch_on_all(command: Sequence[str]) -> None:
         raise UserError(
             f"runtime.nodes={load_runtime().nodes}: run `python -m meal cluster` on each machine"
         )
-    store = _connect(address)
+    host, port = _parse(address)
+    store = _connect(host, port)
     number = int(store.add("stages", 1)) - 1
     store.set(_stage(number), json.dumps(command))
-    _launch(store, address, 0, number, command)
+    _launch(store, number, _meeting(0, host, port), command)
 
 
-def _launch(store: TCPStore, address: str, node: int, number: int, command: Sequence[str]) -> None:
+def _meeting(node: int, host: str, port: int) -> Meeting:
+    """Where the ranks of a stage meet: at the port after that of the store."""
+    return Meeting(load_runtime().nodes, node, host, port + 1)
+
+
+def _launch(store: TCPStore, number: int, meeting: Meeting, command: Sequence[str]) -> None:
     """Run this machine's ranks of a stage; what ends it on one machine ends it on all."""
-    runtime, failed = load_runtime(), f"failed/{number}"
-    host, port = _parse(address)
+    failed = f"failed/{number}"
     over, elsewhere = threading.Event(), threading.Event()
     watched = store.clone()
 
@@ -113,7 +119,7 @@ def _launch(store: TCPStore, address: str, node: int, number: int, command: Sequ
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        launch(command, process_count(runtime), Meeting(runtime.nodes, node, host, port + 1))
+        launch(command, process_count(load_runtime()), meeting)
     except BaseException:
         over.set()
         if elsewhere.is_set():
@@ -137,17 +143,16 @@ def _parse(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _connect(address: str) -> TCPStore:
+def _connect(host: str, port: int) -> TCPStore:
     """The store of the first machine, once it is there."""
-    host, port = _parse(address)
     end, told = time.monotonic() + _PATIENCE, False
     while True:
         with suppress(OSError), socket.create_connection((host, port), _LOOK.total_seconds()):
             return TCPStore(host, port, is_master=False, wait_for_workers=False)
         if time.monotonic() > end:
-            raise UserError(f"{address}: the first machine is not there")
+            raise UserError(f"{host}:{port}: the first machine is not there")
         if not told:
-            print(f"waiting for {address}", flush=True)
+            print(f"waiting for {host}:{port}", flush=True)
             told = True
         time.sleep(1)
 

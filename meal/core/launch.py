@@ -25,7 +25,7 @@ _ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # where the launcher looks for a rank's
 _RESUME = "resume with: dvc repro"
 _SECONDS_TO_SAVE = 600  # what a rank that was asked to stop may take
 # What a rank says whose partner has gone, and which is not the cause.
-_FOLLOWS = ("gloo", "NCCL", "Connection", "TCPStore")
+_FOLLOWS = ("gloo", "NCCL", "TCPStore")
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Meeting:
         host, port: of the first one.
     """
 
-    nodes: int = 1
-    node: int = 0
-    host: str = "localhost"
-    port: int = 0
+    nodes: int
+    node: int
+    host: str
+    port: int
 
 
 def process_count(runtime: Runtime) -> int:
