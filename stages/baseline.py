@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from meal.core import ranks
-from meal.core.collectives import barrier
 from meal.core.device import open_device
 from meal.core.files import write_json
 from meal.core.paths import BASELINE, CONFIG, TRAINING, VALIDATION_BASELINE
@@ -26,7 +25,6 @@ def main() -> None:
         folder=BASELINE,
         curve=TRAINING / "baseline.csv",
     )
-    barrier()  # the other ranks read what the first one has saved
     data, device = open_data(), open_device(load_runtime())
     network = load(BASELINE).network.to(device)
     log_probabilities = log_softmax(split_logits(network, data, "validation", device))

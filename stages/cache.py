@@ -8,7 +8,6 @@ import sys
 from meal.cache.build import CacheBuild
 from meal.cache.parts import Shard
 from meal.cache.settings import CacheSlice
-from meal.core import ranks
 from meal.core.collectives import barrier
 from meal.core.device import open_device
 from meal.core.files import read_sealed
@@ -44,8 +43,7 @@ def main() -> None:
         return
     barrier()  # until all ranks have computed their shares
     build.finish(CACHES / name)
-    if ranks.is_first():
-        work.remove()
+    work.remove()
 
 
 def _arguments() -> tuple[str, Shard | None]:

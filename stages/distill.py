@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from meal.core import ranks
-from meal.core.collectives import barrier
 from meal.core.device import open_device
 from meal.core.files import write_json
 from meal.core.paths import (
@@ -43,9 +42,7 @@ def main() -> None:
     checkpoints = Checkpoints(work, runtime.checkpoint_minutes)
     curve = TRAINING / "student.csv"
     trained = distill(config, data, ensemble, device, checkpoints, curve, runtime.logger)
-    if ranks.is_first():
-        trained.save(STUDENT, curve)
-    barrier()  # the other ranks read what the first one has saved
+    trained.save(STUDENT, curve)
     network = load(STUDENT).network.to(device)
     outputs = ensemble.log_probabilities("validation")
     student = log_softmax(split_logits(network, data, "validation", device))

@@ -31,8 +31,7 @@ NETWORKS = {BASELINE: paths.BASELINE, STUDENT: paths.STUDENT}
 
 def main() -> None:
     """Write the metrics, the tables that DVC plots, and every model's predictions."""
-    data, ensemble, runtime = open_data(), Ensemble(paths.ENSEMBLE), load_runtime()
-    device = open_device(runtime)
+    data, ensemble, device = open_data(), Ensemble(paths.ENSEMBLE), open_device(load_runtime())
     card = {"classes": data.manifest["classes"], "images": data.digest("test")}
     labels, validation_labels = (data.labels(split).numpy() for split in SPLITS)
     outputs = model_outputs(data, ensemble, device)
@@ -40,13 +39,12 @@ def main() -> None:
         deque(outputs, maxlen=0)  # computes this rank's part of them
         return
     scores = score_models(outputs, labels, validation_labels, card)
-    student = load(paths.STUDENT).spec  # the baseline has the same network
     teachers = {
         name: count(NetworkSpec.read(ensemble.network_card(name))) for name in ensemble.teachers
     }
     metrics = {
         **scores.metrics,
-        "cost": cost_metrics(count(student), teachers),
+        "cost": cost_metrics(count(load(paths.STUDENT).spec), teachers),
         "training": training(),
         "worth": teachers_worth(ensemble, validation_labels),
         "run": environment(device),

@@ -68,7 +68,9 @@ class WorkFolder:
             self._locks.append(_lock(root / stage / f"lock-{part}", f"{stage}, part {part},"))
 
     def remove(self) -> None:
-        """Remove the folder once the outputs are written, and release the locks."""
+        """Remove the folder once the outputs are written, in the first rank; release the locks."""
+        if not ranks.is_first():
+            return
         shutil.rmtree(self.path, ignore_errors=True)
         self._identity.unlink(missing_ok=True)
         self.release()

@@ -65,9 +65,8 @@ def run(stage: str, purpose: Purpose, config: Path, folder: Path, curve: Path) -
         trained = train_supervised(
             stage, purpose, settings, data, device, checkpoints, curve, runtime.logger
         )
-    if ranks.is_first():
-        trained.save(folder, curve)
-        work.remove()
+    trained.save(folder, curve)
+    work.remove()
 
 
 def train_supervised(

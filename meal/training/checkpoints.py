@@ -40,7 +40,9 @@ class Checkpoints:
         return ranks.is_first() and time.monotonic() - self._saved_at >= self._seconds
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write the state after `step` steps; delete all but the last two."""
+        """Write the state after `step` steps, in the first rank; delete all but the last two."""
+        if not ranks.is_first():
+            return
         path = self._folder / f"{step:09d}.pt"
         with atomic_path(path) as temporary:
             with write_errors(path, RuntimeError):

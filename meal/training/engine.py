@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from meal.core import ranks
+from meal.core.collectives import barrier
 from meal.core.errors import UserError
 from meal.core.files import write_csv
 from meal.core.progress import Progress
@@ -50,9 +51,14 @@ class Trained:
     steps: int | None = None
 
     def save(self, folder: Path, curve: Path) -> None:
-        """Write specification and state to `folder`, and the history to `curve` (CSV)."""
-        save(folder, self.spec, self.state, self.steps)
-        write_csv(curve, self.history)
+        """Write specification and state to `folder`, and the history to `curve` (CSV).
+
+        The first rank writes, and the others wait for it: they may read what it has written.
+        """
+        if ranks.is_first():
+            save(folder, self.spec, self.state, self.steps)
+            write_csv(curve, self.history)
+        barrier()
 
 
 class Objective(nn.Module, ABC):
@@ -151,11 +157,10 @@ class _Trainer:
         """Run the remaining epochs."""
         run, epochs = self._run, self._run.settings.epochs
         total = epochs * run.steps_per_epoch
-        logger: Logger = run.logger if ranks.is_first() else "none"
         log_name = f"{run.title} {run.checkpoints.name}"
         with (
             recorded_signals() as interruption,
-            open_log(logger, log_name, self._history) as self._log,
+            open_log(run.logger, log_name, self._history) as self._log,
             Progress(run.title, total, "steps", self._step, epochs) as bar,
         ):
             while len(self._history) < epochs and not self._is_enough():
@@ -250,8 +255,6 @@ class _Trainer:
         return {k: v.detach().cpu().clone() for k, v in self._kept.state_dict().items()}
 
     def _save(self) -> None:
-        if not ranks.is_first():
-            return
         average = self._average.state_dict() if self._average is not None else None
         self._run.checkpoints.save(
             self._step,

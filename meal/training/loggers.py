@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from meal.core import ranks
 from meal.core.runtime import Logger
 
 LOGGER = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class Log(Protocol):
 
 @contextmanager
 def open_log(kind: Logger, name: str, history: Sequence[Row]) -> Iterator[Log]:
-    """A log of one training run, closed at the end of the block.
+    """A log of one training run, closed at the end of the block; that of the first rank.
 
     Args:
         kind: `runtime.logger`.
@@ -41,7 +42,7 @@ def open_log(kind: Logger, name: str, history: Sequence[Row]) -> Iterator[Log]:
     """
     with ExitStack() as stack:
         try:
-            log = _opened(kind, name, history, stack)
+            log = _opened(kind if ranks.is_first() else "none", name, history, stack)
         except Exception as error:  # a tracker may fail in any way, but not the training
             LOGGER.warning("runtime.logger=%s: %s; nothing is logged", kind, _said(error))
             log = _Nothing()
