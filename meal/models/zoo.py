@@ -4,17 +4,18 @@ They are built from timm and torchvision, with a stem of stride 1 in place of Im
 16 to 64 pixels, 1 or 3 channels, and any number of classes.
 
 At 32x32, 10 classes and width 1, the networks in MEAL's official implementation have, in G
-multiply-adds and M parameters: vgg19 0.398/20.04, resnet18 0.555/11.17, preact_resnet18
-0.555/11.17, densenet 2.363/10.96, mobilenet 0.0464/3.217, dpn92 2.042/34.23, googlenet
-1.522/6.166, resnext29 1.409/9.129. `python -m meal networks` prints ours; tests check that they are
-within 5%. The published Shake-Shake 26 networks have 2.9 M (2x32d) and 26.2 M (2x96d) parameters.
+multiply-adds and M parameters: vgg11 0.153/9.231, vgg16 0.313/14.73, vgg19 0.398/20.04, resnet18
+0.555/11.17, preact_resnet18 0.555/11.17, densenet 2.363/10.96, mobilenet 0.0464/3.217, dpn92
+2.042/34.23, googlenet 1.522/6.166, resnext29 1.409/9.129. `python -m meal networks` prints ours;
+tests check that they are within 5%. The published Shake-Shake 26 networks have 2.9 M (2x32d) and
+26.2 M (2x96d) parameters.
 
 Builders import their library when called: `configure` needs only the names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -112,12 +113,14 @@ def _preact_resnet18(channels: int, classes: int, width: float, image_size: int)
     return network
 
 
-def _vgg19(channels: int, classes: int, width: float, image_size: int) -> nn.Module:
+def _vgg(
+    depths: Sequence[int], channels: int, classes: int, width: float, image_size: int
+) -> nn.Module:
     from timm.layers import ClassifierHead
     from timm.models.vgg import VGG
     from torch import nn
 
-    stages = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
+    stages = zip((64, 128, 256, 512, 512), depths, strict=True)
     plan: list[int | str] = []
     for index, (planes, depth) in enumerate(stages):
         plan += [_scaled(planes, width)] * depth
@@ -192,7 +195,9 @@ ZOO: dict[str, Architecture] = {
     "resnet18": Architecture(_resnet18, scales=True),
     "preact_resnet18": Architecture(_preact_resnet18, scales=True),
     "resnext29": Architecture(_resnext29),
-    "vgg19": Architecture(_vgg19, scales=True),
+    "vgg11": Architecture(partial(_vgg, (1, 1, 2, 2, 2)), scales=True),
+    "vgg16": Architecture(partial(_vgg, (2, 2, 3, 3, 3)), scales=True),
+    "vgg19": Architecture(partial(_vgg, (2, 2, 4, 4, 4)), scales=True),
     "densenet": Architecture(_densenet, scales=True),
     "googlenet": Architecture(_googlenet, taps=("inception3b", "inception4e", "inception5b")),
     "dpn92": Architecture(_dpn92),

@@ -21,6 +21,8 @@ from meal.models.zoo import ZOO
 
 # G multiply-adds and M parameters in the official implementation, at 32x32 and 10 classes.
 OFFICIAL = {
+    "vgg11": (0.153, 9.231),
+    "vgg16": (0.313, 14.73),
     "vgg19": (0.398, 20.04),
     "resnet18": (0.555, 11.17),
     "preact_resnet18": (0.555, 11.17),
