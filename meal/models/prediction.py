@@ -60,27 +60,41 @@ def spans(count: int, batch_size: int) -> Iterator[tuple[int, int]]:
 
 
 @torch.inference_mode()
-def plain_logits(network: nn.Module, pipeline: PlainPipeline) -> NDArray[np.float32]:
-    """Logits `(N, C)`, float32, for all images of a pipeline; `network` is in eval mode.
+def plain_logits(
+    network: nn.Module, pipeline: PlainPipeline, rows: Tensor | None = None
+) -> NDArray[np.float32]:
+    """Logits `(N, C)`, float32, for images of a pipeline; `network` is in eval mode.
 
     Ranks share the batches, and each gets all logits.
+
+    Args:
+        network: on the pipeline's device.
+        pipeline: the images.
+        rows: `(N,)`, which of them; None for all.
     """
+    if rows is None:
+        rows = torch.arange(len(pipeline))
     size = batch_size(network, torch.zeros(1, *pipeline.shape, device=pipeline.device))
-    every = list(spans(len(pipeline), size))
+    every = list(spans(len(rows), size))
     shares = [every[own] for own in ranks.ranges(len(every))]
-    order = [torch.arange(start, stop) for start, stop in shares[ranks.rank()]]
-    batches = [(rows, network(images).float().cpu()) for rows, images in pipeline.batches(order)]
-    classes = broadcast(batches[0][1].shape[1] if batches else 0)  # the last rank may have none
-    logits = torch.empty(len(pipeline), classes)
-    for rows, values in batches:
-        logits[rows] = values
+    mine = shares[ranks.rank()]
+    batches = pipeline.batches([rows[start:stop] for start, stop in mine])
+    found = [network(images).float().cpu() for _, images in batches]
+    classes = broadcast(found[0].shape[1] if found else 0)  # the last rank may have none
+    logits = torch.empty(len(rows), classes)
+    for (start, stop), values in zip(mine, found, strict=True):
+        logits[start:stop] = values
     rows_of = [slice(own[0][0], own[-1][1]) if own else slice(0, 0) for own in shares]
     share_ranges(logits, rows_of)
     return logits.numpy()
 
 
 def split_logits(
-    network: nn.Module, data: Prepared, split: Split, device: torch.device
+    network: nn.Module,
+    data: Prepared,
+    split: Split,
+    device: torch.device,
+    rows: Tensor | None = None,
 ) -> NDArray[np.float32]:
-    """Logits `(N, C)`, float32, for the plain images of a split; `network` is on `device`."""
-    return plain_logits(network, PlainPipeline.of(data, split, device))
+    """Logits `(N, C)`, float32, for the plain images of a split, or for `rows` `(N,)` of it."""
+    return plain_logits(network, PlainPipeline.of(data, split, device), rows)

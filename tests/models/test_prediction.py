@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from meal.core import device
-from meal.models.prediction import batch_size, spans
+from meal.data.stores import ArrayStore
+from meal.models.prediction import batch_size, plain_logits, spans
+from meal.views.pipelines import PlainPipeline
 
 
 def test_a_batch_is_as_large_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,3 +31,14 @@ def test_a_batch_is_as_large_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -
 def test_spans_cover_everything_with_equal_lengths() -> None:
     assert list(spans(10, 4)) == [(0, 4), (4, 8), (6, 10)]
     assert list(spans(3, 4)) == [(0, 3)]
+
+
+def test_rows_have_the_logits_that_they_have_among_all_images() -> None:
+    images = torch.randint(0, 256, (1100, 4, 4, 1), dtype=torch.uint8)
+    pipeline = PlainPipeline(ArrayStore(images), [0.5], [0.25], torch.device("cpu"))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
+    rows = torch.arange(1, 1100, 2)  # more than a batch, so that the last one overlaps
+    found = torch.from_numpy(plain_logits(network, pipeline, rows))
+    expected = network((images[rows].permute(0, 3, 1, 2) / 255 - 0.5) / 0.25).detach()
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.from_numpy(plain_logits(network, pipeline))[rows], expected)

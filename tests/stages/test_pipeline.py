@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
+from meal.data.prepared import open_prepared
+from meal.models.checkpoint import load
 from tests.conftest import recipe_params
 from tests.datasets.test_sources import write_fashion_mnist
 from tests.stages.conftest import Project, make_project
@@ -52,6 +55,25 @@ def test_the_metrics_have_the_entries_that_a_review_needs(clean: Project) -> Non
     assert metrics["cost"]["ensemble_macs"] > metrics["cost"]["student_macs"] > 0
     validation = json.loads(clean.read("reports/validation_scores.json"))
     assert {"student", "ensemble", "teachers", "gain"} <= set(validation)
+
+
+def test_the_baseline_is_scored_on_the_images_that_it_learnt_and_on_validation(
+    clean: Project,
+) -> None:
+    data = open_prepared(clean.folder / "artifacts/data")
+    network = load(clean.folder / "artifacts/baseline").network.eval()
+    found = json.loads(clean.read("reports/validation_baseline.json"))
+    for split in ("train", "validation"):
+        labels, pixels = (
+            data.labels(split),
+            data.images(split).fetch(torch.arange(data.count(split))),
+        )
+        images = (pixels.permute(0, 3, 1, 2) / 255 - data.mean[0]) / data.std[0]
+        known = labels >= 0
+        assert split == "validation" or 0 < known.sum() < len(known)
+        wrong = network(images[known]).argmax(1) != labels[known]
+        error = 100 * wrong.double().mean().item()
+        assert found[split]["baseline"]["top1_error"] == pytest.approx(error, abs=0.006)
 
 
 def test_dvc_compares_a_few_numbers_with_keys_of_their_own(clean: Project) -> None:
