@@ -218,14 +218,14 @@ def test_the_fashion_mnist_recipe_runs_on_miniature_files(tmp_path: Path) -> Non
     project = make_project(tmp_path / "project")
     write_fashion_mnist(tmp_path / "files", ".gz", train=300)
     params = recipe_params("fashion_mnist")
-    params["data"]["root"] = str(tmp_path / "files")
+    params["data"] |= {"root": str(tmp_path / "files"), "labelled": 200}
     params["views"]["count"] = 2
     for section in ("teaching", "distill"):
         params[section].update(epochs=1, warmup_epochs=0)
     (project.folder / "params.yaml").write_text(yaml.safe_dump(params))
     assert project.stages_run("dvc", "repro")[-2:] == ["report", "export"]
     table = project.run("python", "-m", "meal", "results").stdout
-    assert table.startswith("Fashion-MNIST, 300 labels (270 for training, 30 for validation), 20")
+    assert table.startswith("Fashion-MNIST, 200 labels (180 for training, 20 for validation), ")
     assert "student, distilled" in table
 
 
