@@ -109,12 +109,13 @@ def margins(
     from meal.core.paths import SCORES
     from meal.experiments import margins as compared
     from meal.experiments.runs import read_runs
+    from meal.experiments.snapshots import predictions_of
     from meal.experiments.table import select
     from meal.report.tables import markdown
 
     with errors():
-        runs = read_runs(revisions or [], str(SCORES), compared.SCORES)
-        rows = compared.margins(select(runs, pairs(where)))
+        runs = select(read_runs(revisions or [], str(SCORES), compared.SCORES), pairs(where))
+        rows = compared.margins(runs, predictions_of(list(runs.index)))
         text = markdown(compared.readable(rows))
         typer.echo(text)
         if out:

@@ -99,7 +99,7 @@ def teachers() -> None:
     from meal.core.paths import DATA, ENSEMBLE
     from meal.data.prepared import open_prepared
     from meal.evaluation.worth import teachers_worth
-    from meal.experiments.freshness import warn_if_stale
+    from meal.experiments.freshness import TAUGHT, warn_if_stale
     from meal.report.tables import worth_note, worth_table
     from meal.targets.ensemble import Ensemble
 
@@ -107,7 +107,7 @@ def teachers() -> None:
         labels = open_prepared(DATA).labels("validation").numpy()
         rows = teachers_worth(Ensemble(ENSEMBLE), labels)
         typer.echo(f"{worth_table(rows)}\n\n{worth_note(rows)}")
-        warn_if_stale()
+        warn_if_stale(TAUGHT)
 
 
 @app.command()

@@ -53,24 +53,30 @@ def compare_models(labels: Labels, first: ModelPredictions, second: ModelPredict
 
 
 def compare_seeds(
-    labels: Labels, first: Sequence[ModelPredictions], second: Sequence[ModelPredictions]
+    labels: Labels,
+    first: Sequence[ModelPredictions],
+    second: Sequence[ModelPredictions],
+    paired: bool = False,
 ) -> dict[str, Interval]:
     """Compare runs with several seeds; the intervals span images and seeds.
 
     Args:
         labels: of the test images, `(N,)`.
         first, second: the runs of each side.
+        paired: whether both sides have the same seeds, in the same order.
     """
 
     def difference(of: Callable[[ModelPredictions], Any]) -> Interval:
         sides = [np.stack([of(run) for run in runs]) for runs in (first, second)]
         if len(first) == len(second) == 1:
             return paired_bootstrap(sides[0][0] - sides[1][0])
+        if paired:
+            sides = [sides[0] - sides[1], np.zeros((1, len(labels)))]
         return seeds_difference(sides[0], sides[1])
 
     correct = [np.stack([run.predicted == labels for run in runs]) for runs in (first, second)]
     return {
-        ERROR: error_difference(correct[0], correct[1]),
+        ERROR: error_difference(correct[0], correct[1], paired=paired),
         "NLL": difference(lambda run: -run.log_likelihood.astype(np.float64)),
         "Brier score": difference(lambda run: run.brier.astype(np.float64)),
     }

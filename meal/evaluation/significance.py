@@ -107,7 +107,9 @@ def seeds_difference(first: Floats, second: Floats, extra: float = 0.0) -> Inter
     return Interval(difference, difference - half, difference + half)
 
 
-def error_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Interval:
+def error_difference(
+    first: NDArray[np.bool_], second: NDArray[np.bool_], *, paired: bool = False
+) -> Interval:
     """The first model's error minus the second's, in points, with its interval.
 
     For a single run of each, the interval is close to that of Bonett and Price (2012): it counts
@@ -118,9 +120,13 @@ def error_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Int
         first: whether the first model's predictions are correct, `(N,)`, or `(S, N)` for several
             seeds.
         second: the same for the second, on the same images.
+        paired: whether the runs are in the order of seeds that both sides share, so that what a
+            seed does to both counts for nothing: the labels and the teachers that it draws.
     """
     images = first.shape[-1]
     wrong = [100.0 * (~side).astype(np.float64) for side in (first, second)]
+    if paired:
+        wrong = [wrong[0] - wrong[1], np.zeros(images)]
     return seeds_difference(wrong[0], wrong[1], extra=2 * (100.0 / (images + 2)) ** 2)
 
 

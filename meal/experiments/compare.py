@@ -59,7 +59,8 @@ def compare(first: str, second: str, model: str = STUDENT) -> str:
     ]
     for snapshot in (*before, *after):
         parts.append(f"## Results of {snapshot.name}\n\n{results_table(snapshot.metrics)}")
-    parts.append(significance(before, after, model))
+    paired = not any(key.endswith("seed") for changed in changes for key in changed)
+    parts.append(significance(before, after, model, paired))
     parts.append("## Parameters")
     for number, changed in enumerate(changes, 1):
         if changed not in changes[: number - 1]:  # usually all pairs differ in the same parameters
@@ -102,8 +103,16 @@ def uncertainty(snapshot: Snapshot) -> str:
     )
 
 
-def significance(before: Sequence[Snapshot], after: Sequence[Snapshot], model: str) -> str:
-    """Whether a model's predictions differ between the revisions, as Markdown."""
+def significance(
+    before: Sequence[Snapshot], after: Sequence[Snapshot], model: str, paired: bool = False
+) -> str:
+    """Whether a model's predictions differ between the revisions, as Markdown.
+
+    Args:
+        before, after: the runs of each side.
+        model: the model to compare.
+        paired: whether several runs of both sides have the same seeds, in the same order.
+    """
     names = [escape(", ".join(snapshot.name for snapshot in side)) for side in (after, before)]
     parts = [f"## Significance: the {escape(model)}, {names[0]} minus {names[1]}"]
     found = {s.name: s.predictions for s in (*before, *after) if s.predictions}
@@ -113,10 +122,13 @@ def significance(before: Sequence[Snapshot], after: Sequence[Snapshot], model: s
     labels, classes = found[before[0].name].labels, found[before[0].name].card["classes"]
     runs = [[_model(found[s.name], s.name, model) for s in side] for side in (after, before)]
     if len(before) > 1:
-        intervals = compare_seeds(labels, *runs)
+        intervals = compare_seeds(labels, runs[0], runs[1], paired)
         few = " With so few seeds, intervals are wide." if len(before) < _FEW_SEEDS else ""
         parts.append(_intervals({name: (each, each.reading) for name, each in intervals.items()}))
-        parts.append(f"{len(before)} runs on each side; the intervals span images and seeds.{few}")
+        pairs = ", paired by seed" if paired else ""
+        parts.append(
+            f"{len(before)} runs on each side{pairs}; the intervals span images and seeds.{few}"
+        )
         return "\n\n".join(parts)
     single = compare_models(labels, runs[0][0], runs[1][0])
     test = single.mcnemar

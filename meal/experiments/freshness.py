@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ LOGGER = logging.getLogger(__name__)
 
 LOCK = "dvc.lock"
 _OTHERS = ("runtime", "export")  # keys of params.yaml that change no score
-# The stages that compute numbers, but for those of the teachers.
-_COMPUTING = ("configure", "prepare", "ensemble", "baseline", "distill", "evaluate")
-_SCORING = ("baseline", "evaluate")  # not needed for the student's score on validation
+# The stages behind scores on test images, behind the student's score on validation, and behind what
+# is known before there is a student. Those of the teachers come in addition.
+TESTED = ("configure", "prepare", "ensemble", "baseline", "distill", "evaluate")
+VALIDATED = ("configure", "prepare", "ensemble", "distill")
+TAUGHT = ("configure", "prepare", "ensemble", "baseline")
 _TEACHERS = ("teacher", "cache")  # stages of each teacher
 
 Folder = Mapping[str, str]  # the hashes of a folder's files, by their path in it
@@ -61,7 +63,7 @@ def freshness(
     lock: Mapping[str, Any],
     params: Mapping[str, Any],
     read: FolderReader,
-    test: bool = True,
+    stages: Sequence[str] = TESTED,
 ) -> Freshness:
     """Whether the results of a revision are stale.
 
@@ -70,20 +72,19 @@ def freshness(
         lock: its dvc.lock.
         params: its params.yaml.
         read: reads folders' hashes.
-        test: whether the results are scores on test images, or only the student's on validation.
+        stages: those that computed the results, without those of the teachers.
     """
-    stages = lock.get("stages", {})
-    ran = stages.get("configure", {}).get("params", {}).get(PARAMS.name)
+    known = lock.get("stages", {})
+    ran = known.get("configure", {}).get("params", {}).get(PARAMS.name)
     if ran is not None and _deciding(ran) != _deciding(params):
         return Freshness(f"{name} is stale: its {PARAMS} changed after the run")
     # The lock file also keeps stages of teachers that are no longer chosen.
     teachers = params.get("teachers") or []
-    computing = [stage for stage in _COMPUTING if test or stage not in _SCORING]
-    expected = [*computing, *(f"{stage}@{name}" for stage in _TEACHERS for name in teachers)]
-    lacking = [stage for stage in expected if stage not in stages]
+    expected = [*stages, *(f"{stage}@{name}" for stage in _TEACHERS for name in teachers)]
+    lacking = [stage for stage in expected if stage not in known]
     if lacking:
         return Freshness(f"{name} is stale: its {LOCK} has no run of {', '.join(lacking)}")
-    entries = {stage: stages[stage] for stage in expected}
+    entries = {stage: known[stage] for stage in expected}
     found = _Outputs(entries.values(), read)
     late = [
         stage
@@ -95,12 +96,12 @@ def freshness(
     return Freshness(stale, tuple(dict.fromkeys(found.unknown)))
 
 
-def warn_if_stale() -> None:
-    """Warn if the results in the workspace are stale."""
+def warn_if_stale(stages: Sequence[str] = TESTED) -> None:
+    """Warn if what these stages have computed in the workspace is stale."""
     try:
         with open_repository() as repo:
             lock, params = read_yaml(Path(LOCK)), read_yaml(PARAMS)
-            found = freshness("this table", lock, params, folder_reader(repo))
+            found = freshness("this table", lock, params, folder_reader(repo), stages)
     except UserError:  # no git, or no dvc.lock: nothing to compare with
         return
     if found.stale:

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 import pandas as pd
 
 from meal.core.errors import UserError
-from meal.evaluation.significance import mean_interval
+from meal.evaluation.predictions import STUDENT, TEACHER, Predictions
+from meal.evaluation.significance import Interval, error_difference, mean_interval
 from meal.experiments.table import check_repeats
 
 MODELS = ("baseline", "ensemble", "student")
-# The metric of each rival: how much lower the student's error is.
-RIVALS = {
-    "baseline": "gain.over_baseline",
-    "ensemble": "gain.over_ensemble",
-    "best teacher": "gain.over_best_teacher",
-}
+BEST = "best teacher"  # the one with the fewest errors on the test images of a run
+RIVALS = ("baseline", "ensemble", "ensemble_fitted", BEST)
 ERRORS = {model: f"{model}.top1_error" for model in MODELS}
-SCORES = (*ERRORS.values(), *RIVALS.values())
+SCORES = tuple(ERRORS.values())
 
 
-def margins(runs: pd.DataFrame) -> pd.DataFrame:
+def margins(runs: pd.DataFrame, predictions: Mapping[str, Predictions]) -> pd.DataFrame:
     """One row per combination of parameters, over its seeds.
 
     Args:
         runs: one row per experiment: parameters, and the scores in `SCORES`.
+        predictions: of each experiment, by its index in `runs`.
 
     Returns:
-        The parameters that vary, and `seeds`, their number. `MODEL`: its mean error in percent.
-        `minus RIVAL`: the student's error minus the rival's, in points. Each has an interval (95%,
-        Student's t) in `NAME low` and `NAME high`.
+        The parameters that vary, and `seeds`, their number. `MODEL`: its mean error in percent,
+        with the ends of its interval over the seeds (95%, Student's t) in `MODEL low` and
+        `MODEL high`. `minus RIVAL`: the student's error minus the rival's, in points, with its
+        interval over images and seeds.
 
     Raises:
-        UserError: if two experiments have equal parameters.
+        UserError: if two experiments have equal parameters, or other test images.
     """
     parameters = [key for key in runs.columns if key not in SCORES]
     varied = [key for key in parameters if runs[key].astype(str).nunique() > 1]
@@ -42,12 +44,11 @@ def margins(runs: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for values, own in groups:
         row: dict[str, object] = dict(zip(factors, values, strict=True)) | {"seeds": len(own)}
-        columns = {model: (own[key], 1) for model, key in ERRORS.items()}
-        columns |= {f"minus {rival}": (own[key], -1) for rival, key in RIVALS.items()}
-        for name, (scores, sign) in columns.items():
-            interval = mean_interval((sign * scores.astype(float)).tolist())
-            row[name] = interval.difference
-            row |= {f"{name} low": interval.low, f"{name} high": interval.high}
+        for model, key in ERRORS.items():
+            row |= _cells(model, mean_interval(own[key].astype(float).tolist()))
+        found = [predictions[index] for index in own.index]
+        for rival in RIVALS:
+            row |= _cells(f"minus {rival}", _student_minus(rival, found))
         rows.append(row)
     return (
         pd.DataFrame(rows).sort_values(
@@ -58,6 +59,27 @@ def margins(runs: pd.DataFrame) -> pd.DataFrame:
         if factors
         else pd.DataFrame(rows)
     )
+
+
+def _student_minus(rival: str, runs: Sequence[Predictions]) -> Interval:
+    """The student's error minus a rival's, paired within each run."""
+    if len({len(run.labels) for run in runs}) > 1:
+        raise UserError("the runs have different test images; choose some with --where")
+    sides = [
+        np.stack([run.correct(_name(model, run)) for run in runs]) for model in (STUDENT, rival)
+    ]
+    return error_difference(sides[0], sides[1], paired=True)
+
+
+def _name(model: str, run: Predictions) -> str:
+    """The name of a model among a run's predictions."""
+    if model != BEST:
+        return model
+    return max((TEACHER + name for name in run.teachers), key=lambda name: run.correct(name).sum())
+
+
+def _cells(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.difference, f"{name} low": interval.low, f"{name} high": interval.high}
 
 
 def order(value: object) -> tuple[int, float, str]:

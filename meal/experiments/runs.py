@@ -15,7 +15,7 @@ from dvc.scm import SCMError
 from meal.configure.defaults import flat
 from meal.core.errors import UserError
 from meal.core.paths import METRICS, PARAMS, SCORES
-from meal.experiments.freshness import LOCK, folder_reader, freshness
+from meal.experiments.freshness import LOCK, TESTED, VALIDATED, folder_reader, freshness
 from meal.experiments.repository import open_repository
 
 TEST = (str(METRICS), str(SCORES))  # files of scores on test images
@@ -33,25 +33,20 @@ def read_runs(revisions: Sequence[str], file: str, scores: Sequence[str]) -> pd.
         scores: in that file, with their keys joined by dots: `student.top1_error`.
 
     Returns:
-        A column for each parameter, with lists and null as text, and one for each score.
-        Experiments with equal parameters and scores share one row.
+        A column for each parameter, with lists and null as text, and one for each score; the index
+        is the commit. Experiments with equal parameters and scores share one row.
 
     Raises:
         UserError: if no experiment has these scores.
     """
-    rows = []
+    rows, commits = [], []
     repo = open_repository()
-    try:
-        commits = repo.experiments.show(revs=list(revisions) or None)
-    except (DvcException, SCMError) as error:
-        raise UserError(f"{' '.join(revisions)}: {error}") from None
-    for commit in commits:
-        for state in _finished(commit):
-            found = shown(_read(repo, state.rev, file))
-            if set(scores) <= found.keys() and is_fresh(repo, state.rev, file):
-                params = shown(content(state.data.params, PARAMS.name))
-                params = {key: "null" if value is None else value for key, value in params.items()}
-                rows.append({**params, **{score: float(found[score]) for score in scores}})
+    for revision, params in fresh_runs(repo, revisions, file):
+        found = shown(read_content(repo, revision, file))
+        if set(scores) <= found.keys():
+            row = {key: "null" if value is None else value for key, value in shown(params).items()}
+            rows.append({**row, **{score: float(found[score]) for score in scores}})
+            commits.append(revision)
     if not rows:
         target = " --target evaluate" if file in TEST else ""
         raise UserError(
@@ -59,7 +54,30 @@ def read_runs(revisions: Sequence[str], file: str, scores: Sequence[str]) -> pd.
             f"python -m meal sweep -S KEY=A,B{target}"
         )
     # A key that another commit lacks is no reason to drop its runs.
-    return pd.DataFrame(rows).fillna("missing").drop_duplicates(ignore_index=True)
+    return pd.DataFrame(rows, commits).fillna("missing").drop_duplicates()
+
+
+def fresh_runs(
+    repo: Repo, revisions: Sequence[str], file: str
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The commit and the parameters of each finished experiment whose scores are its own.
+
+    Args:
+        repo: the repository.
+        revisions: the commits from which the experiments start; HEAD if empty.
+        file: the file of scores, which must belong to the parameters.
+
+    Raises:
+        UserError: if there is no such commit.
+    """
+    try:
+        commits = repo.experiments.show(revs=list(revisions) or None)
+    except (DvcException, SCMError) as error:
+        raise UserError(f"{' '.join(revisions)}: {error}") from None
+    for commit in commits:
+        for state in _finished(commit):
+            if is_fresh(repo, state.rev, file):
+                yield state.rev, content(state.data.params, PARAMS.name)
 
 
 def _finished(commit: Any) -> Iterator[Any]:
@@ -76,11 +94,11 @@ def is_fresh(repo: Repo, revision: str, file: str) -> bool:
         lock, params = (yaml.safe_load(tree.read_text(name)) for name in (LOCK, PARAMS.name))
     except (OSError, yaml.YAMLError):
         return False
-    test = file in TEST
-    return not freshness(revision, lock or {}, params or {}, folder_reader(repo), test).stale
+    stages = TESTED if file in TEST else VALIDATED
+    return not freshness(revision, lock or {}, params or {}, folder_reader(repo), stages).stale
 
 
-def _read(repo: Repo, revision: str, file: str) -> Mapping[str, Any]:
+def read_content(repo: Repo, revision: str, file: str) -> Mapping[str, Any]:
     """A JSON file of a revision; empty if it has none."""
     try:
         content = json.loads(repo.scm.get_fs(revision).read_text(file))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import RevError, SCMError, resolve_rev
+from tqdm import tqdm
 
 from meal.core.errors import UserError
 from meal.core.paths import DATA_CARD, PARAMS, PREDICTIONS, SCORES
 from meal.evaluation.predictions import Predictions
 from meal.experiments.freshness import LOCK, Freshness, folder_reader, freshness
+from meal.experiments.repository import open_repository
 
 FILES = tuple(map(str, (SCORES, DATA_CARD, PARAMS)))
 
@@ -64,11 +67,34 @@ def read_snapshot(repo: Repo, name: str) -> Snapshot:
         raise UserError(
             f"{name!r}: no commit, branch or experiment has that name; see: dvc exp list"
         )
-    # Use the current remotes: the revision may predate them.
+    with _files(repo, revision) as files:
+        return _snapshot(repo, name, revision, files.read_text, lambda: _fetched(files))
+
+
+def predictions_of(revisions: Sequence[str]) -> dict[str, Predictions]:
+    """The predictions of finished runs, by their commits.
+
+    Raises:
+        UserError: if neither DVC's cache nor its remote has those of a run.
+    """
+    found = {}
+    with open_repository() as repo:
+        for revision in tqdm(revisions, unit="run", leave=False, disable=None):
+            with _files(repo, revision) as files:
+                own = _fetched(files)
+            if own is None:
+                raise UserError(f"the predictions of {revision[:7]} are missing; fix: dvc pull")
+            found[revision] = own
+    return found
+
+
+@contextmanager
+def _files(repo: Repo, revision: str) -> Iterator[DVCFileSystem]:
+    """The files of a commit, also those in DVC's cache or its present remotes."""
     remotes = {key: repo.config[key] for key in ("core", "remote")}
     files = DVCFileSystem(repo.root_dir, rev=revision, config=remotes)
     try:
-        return _snapshot(repo, name, revision, files.read_text, lambda: _fetched(files))
+        yield files
     finally:
         files.close()
 

@@ -142,6 +142,38 @@ def test_intervals_over_seeds_have_their_nominal_coverage(seeds: int, of_seed: f
     assert 0.93 - 0.015 <= found.count(NOISE) / 600 <= 0.97 + 0.015
 
 
+def shared(
+    generator: np.random.Generator, seeds: int, images: int, of_seed: float
+) -> list[np.ndarray]:
+    """As `simulated`, but both models share most of each run's quality, as from the same labels."""
+    difficulty = generator.normal(size=images)
+    common = 3 * of_seed * generator.normal(size=(seeds, 1))
+    return [
+        difficulty
+        + common
+        + of_seed * generator.normal(size=(seeds, 1))
+        + 0.7 * generator.normal(size=(seeds, images))
+        < 2.2
+        for _ in range(2)
+    ]
+
+
+@pytest.mark.parametrize("of_seed", [0.03, 0.08])
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_paired_intervals_have_their_nominal_coverage_and_are_narrower(
+    seeds: int, of_seed: float
+) -> None:
+    generator = np.random.default_rng(4)
+    sides = [shared(generator, seeds, 900, of_seed) for _ in range(600)]
+    paired = [error_difference(*pair, paired=True) for pair in sides]
+    apart = [error_difference(*pair) for pair in sides]
+    held = [interval.reading for interval in paired].count(NOISE) / 600
+    assert 0.93 - 0.015 <= held <= 0.99
+    widths = [np.median([each.high - each.low for each in found]) for found in (paired, apart)]
+    assert widths[0] < widths[1]
+    assert [each.difference for each in paired] == pytest.approx([e.difference for e in apart])
+
+
 def test_a_single_test_image_shows_nothing() -> None:
     right, wrong = np.array([True]), np.array([False])
     for first, second in ((right, wrong), (np.stack([right] * 2), np.stack([wrong] * 2))):

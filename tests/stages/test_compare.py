@@ -80,7 +80,7 @@ def test_with_several_seeds_the_intervals_span_them_too(clean: Project) -> None:
             clean.run("dvc", "exp", "run", "--name", name, *flags)
     command = ("python", "-m", "meal", "compare")
     text = clean.run(*command, "random-1,random-2", "mean-1,mean-2").stdout
-    assert "2 runs on each side; the intervals span images and seeds." in text
+    assert "2 runs on each side, paired by seed; the intervals span images and seeds." in text
     assert "McNemar" not in text  # the test is for single models
     assert "distill.selection" in numbers(text, "## Parameters")
     result = clean.run(
@@ -91,6 +91,7 @@ def test_with_several_seeds_the_intervals_span_them_too(clean: Project) -> None:
     assert twice.returncode == 1 and "a run is named twice" in twice.stderr
     mixed = clean.run(*command, "random-1,random-2", "mean-2,mean-1").stdout
     assert "Pair 1:" in numbers(mixed, "## Parameters")  # their seeds differ
+    assert "2 runs on each side; the intervals" in mixed
     unknown = clean.run(*command, "nowhere", check=False)
     assert unknown.returncode == 1 and "error: 'nowhere': no commit, branch or" in unknown.stderr
 
