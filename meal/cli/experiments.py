@@ -108,14 +108,15 @@ def margins(
     """Compare the student with its rivals within each experiment, over seeds, on test images."""
     from meal.core.paths import SCORES
     from meal.experiments import margins as compared
-    from meal.experiments.runs import read_runs
+    from meal.experiments.runs import read_cost, read_runs
     from meal.experiments.snapshots import predictions_of
     from meal.experiments.table import select
     from meal.report.tables import markdown
 
     with errors():
         runs = select(read_runs(revisions or [], str(SCORES), compared.SCORES), pairs(where))
-        rows = compared.margins(runs, predictions_of(list(runs.index)))
+        predictions = predictions_of(list(runs.index))
+        rows = compared.margins(runs, predictions)
         text = markdown(compared.readable(rows))
         typer.echo(text)
         if out:
@@ -123,7 +124,9 @@ def margins(
 
             shown = compared.along(rows, along)
             _write(out, rows, f"Student, baseline and ensemble along {along}", text)
-            margins_figure(shown, along, compared.MODELS, out.with_suffix(".svg"))
+            own = compared.most_repeated(shown, runs).index
+            cost = compared.at_cost([predictions[name] for name in own], read_cost(own[0]))
+            margins_figure(shown, along, compared.MODELS, cost, out.with_suffix(".svg"))
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -61,6 +62,39 @@ def margins(runs: pd.DataFrame, predictions: Mapping[str, Predictions]) -> pd.Da
     )
 
 
+def most_repeated(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs behind the row with the most seeds, in a table that `margins` returns for them."""
+    row, factors = table.iloc[int(table["seeds"].to_numpy().argmax())], _factors(table)
+    return runs[(runs[factors].astype(str) == row[factors]).all(axis=1)]
+
+
+def at_cost(runs: Sequence[Predictions], cost: Mapping[str, Any]) -> pd.DataFrame:
+    """The mean error and the multiply-adds of each model.
+
+    Args:
+        runs: with the same networks.
+        cost: of these, as in reports/scores.json.
+
+    Returns:
+        `model`, `macs`, `error`, and the ends of its interval over the runs, `low` and `high`; the
+        student comes last.
+    """
+    macs = {TEACHER + name: each["macs"] for name, each in cost["teachers"].items()}
+    macs |= {"ensemble": cost["ensemble_macs"]}
+    macs |= dict.fromkeys(("baseline", STUDENT), cost["student_macs"])
+    rows = []
+    for model, price in macs.items():
+        errors = [100.0 * float((~run.correct(model)).mean()) for run in runs]
+        found = mean_interval(errors)
+        rows.append((model, price, found.difference, found.low, found.high))
+    return pd.DataFrame(rows, columns=["model", "macs", "error", "low", "high"])
+
+
+def _factors(table: pd.DataFrame) -> list[str]:
+    """The parameters in a table of `margins`."""
+    return list(table.columns[: list(table.columns).index("seeds")])
+
+
 def _student_minus(rival: str, runs: Sequence[Predictions]) -> Interval:
     """The student's error minus a rival's, paired within each run."""
     if len({len(run.labels) for run in runs}) > 1:
@@ -111,7 +145,7 @@ def along(table: pd.DataFrame, key: str) -> pd.DataFrame:
     Raises:
         UserError: if `key` does not vary.
     """
-    factors = list(table.columns[: list(table.columns).index("seeds")])
+    factors = _factors(table)
     if key not in factors:
         others = ", ".join(factors) or "nothing"
         raise UserError(f"--along {key}: it does not vary; these do: {others}")

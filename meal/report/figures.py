@@ -75,23 +75,52 @@ def seeds_figure(table: pd.DataFrame, score: str, path: Path) -> None:
     save(figure, path)
 
 
-def margins_figure(table: pd.DataFrame, key: str, models: Sequence[str], path: Path) -> None:
-    """The error of each model against a parameter, with the 95% intervals of the means."""
-    figure, axis = plt.subplots(figsize=(6.5, 3.6))
+def margins_figure(
+    table: pd.DataFrame, key: str, models: Sequence[str], cost: pd.DataFrame, path: Path
+) -> None:
+    """The error of each model along a parameter, and against its cost for one of the values.
+
+    Args:
+        table: rows of `experiments.margins.along`.
+        key: the parameter.
+        models: those to draw along it.
+        cost: of `experiments.margins.at_cost`, for the row with the most seeds.
+        path: the file to write.
+    """
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(8.2, 3.4), sharey=True, width_ratios=(3, 2), layout="constrained"
+    )
+    name = {"data.labelled": "number of labels"}.get(key, key)
     places = range(len(table))
     for model in models:
         colour = COLOURS[model]
-        axis.plot(places, table[model], color=colour, marker="o", label=model)
-        axis.fill_between(
+        left.plot(places, table[model], color=colour, marker="o", label=model)
+        left.fill_between(
             places, table[f"{model} low"], table[f"{model} high"], color=colour, alpha=0.2
         )
-    axis.set_xticks(places, [str(value) for value in table[key]])
-    names = {"data.labelled": "number of labels"}
-    axis.set_xlabel(names.get(key, key))
-    axis.set_ylabel("test error (%)")
-    axis.set_ylim(bottom=0)
-    axis.grid(axis="y", alpha=0.3)
-    axis.legend()
+    left.set_xticks(places, [str(value) for value in table[key]])
+    left.set_xlabel(name)
+    left.set_ylabel("test error (%)")
+    left.set_ylim(bottom=0)
+    left.legend()
+    looks = {model: (colour, "o") for model, colour in COLOURS.items()}
+    looks["student"] = (COLOURS["student"], "*")
+    for _, row in cost.iterrows():
+        colour, marker = looks.get(str(row["model"]), (TEACHER_COLOURS[4], "s"))
+        spread = [[row["error"] - row["low"]], [row["high"] - row["error"]]]
+        right.errorbar(
+            row["macs"] / 1e6, row["error"], yerr=spread, fmt=marker, color=colour, capsize=3,
+            markersize=12 if marker == "*" else 6,
+            label=None if marker == "o" or marker == "*" else "teachers",
+        )  # fmt: skip
+    handles, labels = right.get_legend_handles_labels()
+    right.legend(handles[:1], labels[:1])
+    value = table[key].iloc[int(table["seeds"].to_numpy().argmax())]
+    right.set_title(f"{name}: {value}", fontsize=9)
+    right.set_xlabel("multiply-adds per image (millions)")
+    right.set_xlim(left=0)
+    for axis in (left, right):
+        axis.grid(axis="y", alpha=0.3)
     save(figure, path)
 
 

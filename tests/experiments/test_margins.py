@@ -9,7 +9,7 @@ import pytest
 
 from meal.core.errors import UserError
 from meal.evaluation.predictions import ModelPredictions, Predictions
-from meal.experiments.margins import SCORES, along, margins, readable
+from meal.experiments.margins import SCORES, along, at_cost, margins, most_repeated, readable
 from meal.report.figures import margins_figure
 
 
@@ -83,8 +83,21 @@ def test_the_picture_follows_one_parameter(tmp_path: Path) -> None:
     rows = along(table(), "data.labelled")
     assert list(rows["data.labelled"]) == ["100", "400", "all"]
     assert set(rows["distill.pool"]) == {"all"}
-    margins_figure(rows, "data.labelled", ("baseline", "student"), tmp_path / "a.svg")
-    assert "number of labels" in (tmp_path / "a.svg").read_text()
+    own = most_repeated(rows, runs())
+    assert list(own.index) == ["run 4", "run 5"]
+    found = predictions(runs())
+    cost = {
+        "student_macs": 4e6, "ensemble_macs": 20e6,
+        "teachers": {"a": {"macs": 12e6}, "b": {"macs": 8e6}},
+    }  # fmt: skip
+    costs = at_cost([found[str(index)] for index in own.index], cost)
+    assert list(costs["model"]) == ["teachers/a", "teachers/b", "ensemble", "baseline", "student"]
+    assert list(costs["macs"]) == [12e6, 8e6, 20e6, 4e6, 4e6]
+    assert list(costs["error"]) == pytest.approx([8.5, 6.5, 5.5, 7.0, 4.5])
+    margins_figure(rows, "data.labelled", ("baseline", "student"), costs, tmp_path / "a.svg")
+    drawn = (tmp_path / "a.svg").read_text()
+    assert "number of labels: 100" in drawn and "multiply-adds per image (millions)" in drawn
+    assert drawn.count(">teachers<") == 1
     with pytest.raises(UserError, match="--along student: it does not vary; these do: data"):
         along(table(), "student")
 
