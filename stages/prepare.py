@@ -6,10 +6,11 @@ import torch
 
 from meal.core import ranks
 from meal.core.collectives import join
-from meal.core.paths import CONFIG, CONTACT_SHEET, DATA, DATA_CARD
+from meal.core.paths import CHECKPOINTS, CONFIG, CONTACT_SHEET, DATA, DATA_CARD
 from meal.core.runtime import load_runtime
 from meal.core.settings import load_slice
 from meal.core.stage import run_stage
+from meal.core.work import WorkFolder
 from meal.data.prepared import SPLITS
 from meal.data.stores import worker_count
 from meal.prepare.card import write_card
@@ -21,7 +22,9 @@ def main() -> None:
     """Prepare the dataset and print what it holds."""
     config = load_slice(PrepareSlice, CONFIG / "prepare.json")
     join(torch.device("cpu"))
-    data = prepare(config, DATA, worker_count(load_runtime().workers))
+    work = WorkFolder(CHECKPOINTS, "prepare", {"config": config.model_dump(mode="json")})
+    data = prepare(config, DATA, worker_count(load_runtime().workers), work.path)
+    work.remove()
     if not ranks.is_first():
         return
     write_card(data, DATA_CARD, CONTACT_SHEET)

@@ -54,8 +54,16 @@ class _Found:
     facts: dict[str, Any]
 
 
-def prepare(config: PrepareSlice, folder: Path, workers: int = 0) -> Prepared:
+def prepare(
+    config: PrepareSlice, folder: Path, workers: int = 0, work: Path | None = None
+) -> Prepared:
     """Read a dataset, resize it, split off the validation images, and write it all to `folder`.
+
+    Args:
+        config: the dataset, and how it is prepared.
+        folder: the output folder.
+        workers: processes that decode image files.
+        work: a folder in which reading files resumes; None to start anew.
 
     Raises:
         UserError: if the dataset cannot be read, holds broken files (all are listed), or a class
@@ -68,7 +76,7 @@ def prepare(config: PrepareSlice, folder: Path, workers: int = 0) -> Prepared:
     if isinstance(raw, RawImages):
         found = _from_arrays(raw, data, data.source_size or size, fraction)
     else:
-        found = _from_files(raw, data, data.source_size or size, workers, fraction)
+        found = _from_files(raw, data, data.source_size or size, workers, fraction, work)
     channels, side = found.sums.shape[2], found.facts["side"]
     rows, labels = found.split.rows, found.split.labels
     unlabelled = rows["train"][labels[rows["train"]] == UNLABELLED]
@@ -170,14 +178,19 @@ def _gather(parts: Sequence[NDArray[np.uint8]], rows: Rows) -> NDArray[np.uint8]
 
 
 def _from_files(
-    raw: RawFiles, data: Data, size: int | None, workers: int, test_fraction: float
+    raw: RawFiles,
+    data: Data,
+    size: int | None,
+    workers: int,
+    test_fraction: float,
+    work: Path | None,
 ) -> _Found:
     """Read and split a dataset of image files: kept as pixels or as an index."""
     listings = (raw.train, raw.validation, raw.test, raw.pool)
     paths = [path for listing in listings if listing is not None for path in listing.paths]
     side = size or _own_side(raw.root, paths)
     as_array = _fits_in_memory(data, len(paths), side, raw.ignored)
-    found = scan(raw.root, paths, side, as_array, workers)
+    found = scan(raw.root, paths, side, as_array, workers, work)
     _check_files(found, size, data.skip_broken)
     intact = np.array([row not in found.faults for row in range(len(paths))])
     given, pool, labels = _intact_rows(raw, intact)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ from meal.core.text import printable
 from meal.data.decoding import decode, read_image
 from meal.data.stores import load_ahead
 from meal.prepare.duplicates import digest
+from meal.prepare.parts import Stored, divide
 
 _BATCH = 64  # files per batch of a worker
-_ARRAYS = ("pixels", "digests", "pixel_digests", "bytes", "sizes", "grey", "sums")
+ARRAYS = ("pixels", "digests", "pixel_digests", "bytes", "sizes", "grey", "sums")
 
 
 @dataclass
@@ -66,12 +67,26 @@ class Scan:
         index["sha256"] = self.digests[rows]
         return index
 
+    def of(self, part: slice) -> tuple[dict[str, NDArray[Any]], dict[int, str]]:
+        """The arrays and faults of some files; pixels only if they are kept."""
+        arrays = {name: getattr(self, name)[part] for name in ARRAYS}
+        rows = range(part.start, part.stop)
+        return arrays, {row: reason for row, reason in self.faults.items() if row in rows}
+
+    def fill(
+        self, part: slice, arrays: Mapping[str, NDArray[Any]], faults: Mapping[int, str]
+    ) -> None:
+        """Set what `of` has returned."""
+        for name, values in arrays.items():
+            getattr(self, name)[part] = values
+        self.faults |= faults
+
 
 class _Files(Dataset[Any]):
     """Files to be read in batches by worker processes."""
 
     def __init__(self, root: Path, paths: NDArray[np.bytes_], side: int, keep: bool) -> None:
-        self._root, self._paths, self._side, self._keep = root, paths, side, keep
+        self.root, self._paths, self._side, self._keep = root, paths, side, keep
 
     def __getitem__(self, rows: NDArray[np.int64]) -> tuple[Tensor, dict[str, Any], dict[int, str]]:
         count, side = len(rows), self._side
@@ -87,7 +102,7 @@ class _Files(Dataset[Any]):
         faults = {}
         for place, row in enumerate(rows.tolist()):
             try:
-                content = read_image(self._root / os.fsdecode(self._paths[row]))
+                content = read_image(self.root / os.fsdecode(self._paths[row]))
                 found["digests"][place] = digest(content)
                 found["bytes"][place] = len(content)
                 image = decode(content, side)
@@ -107,8 +122,15 @@ class _Files(Dataset[Any]):
         return torch.from_numpy(rows), arrays, faults
 
 
-def scan(root: Path, paths: Sequence[str], side: int, keep: bool, workers: int) -> Scan:
-    """Read and decode every file; each rank reads a range of them.
+def scan(
+    root: Path,
+    paths: Sequence[str],
+    side: int,
+    keep: bool,
+    workers: int,
+    work: Path | None = None,
+) -> Scan:
+    """Read and decode every file; each rank reads some parts of them.
 
     Args:
         root: the folder that `paths` are relative to.
@@ -116,6 +138,7 @@ def scan(root: Path, paths: Sequence[str], side: int, keep: bool, workers: int) 
         side: of the prepared images, in pixels.
         keep: whether to keep the pixels.
         workers: the number of decoding processes.
+        work: the folder for finished parts, from which an interrupted scan resumes; None for none.
     """
     count = len(paths)
     found = Scan(
@@ -129,27 +152,52 @@ def scan(root: Path, paths: Sequence[str], side: int, keep: bool, workers: int) 
         np.zeros((count, 2, 3), np.int64),
         {},
     )
-    files = _Files(root, found.paths, side, keep)
-    mine = torch.arange(count)[ranks.own(count)]
-    with Progress("reading the images", len(mine), "images") as progress:
-        for rows, part, faults in load_ahead(files, mine.split(_BATCH), workers):
-            for name, values in part.items():
-                if len(values):
-                    getattr(found, name)[rows.numpy()] = values.numpy()
-            found.faults |= {int(row): reason for row, reason in faults.items()}
-            progress.advance(len(rows))
-            if progress.due():
-                progress.show({"broken": len(found.faults)})
-    _share(found)
+    parts = divide(count)
+    shares = [parts[own] for own in ranks.ranges(len(parts))]
+    _read(found, _Files(root, found.paths, side, keep), shares[ranks.rank()], workers, work)
+    _share(found, [slice(own[0].start, own[-1].stop) if own else slice(0, 0) for own in shares])
     return found
 
 
-def _share(found: Scan) -> None:
-    """Give all ranks the findings of each."""
-    for name in _ARRAYS:
+def _read(
+    found: Scan, files: _Files, parts: Sequence[slice], workers: int, work: Path | None
+) -> None:
+    """Fill in the findings for some parts: those in the folder `work`, and then the others."""
+    missing, stored = list(parts), {}
+    if work is not None:
+        stored = {part.stop: (part, Stored(work, files.root, found.paths, part)) for part in parts}
+        missing = []
+        for part, file in stored.values():
+            done = file.load()
+            if done is None:
+                missing.append(part)
+            else:
+                found.fill(part, *done)
+    left, total = (sum(part.stop - part.start for part in some) for some in (missing, parts))
+    if left < total:
+        print(f"resumes: {total - left} of {total} images have been read", flush=True)
+    order = (
+        batch for part in missing for batch in torch.arange(part.start, part.stop).split(_BATCH)
+    )
+    with Progress("reading the images", total, "images", done=total - left) as progress:
+        for rows, arrays, faults in load_ahead(files, order, workers):
+            for name, values in arrays.items():
+                if len(values):
+                    getattr(found, name)[rows.numpy()] = values.numpy()
+            found.faults |= {int(row): reason for row, reason in faults.items()}
+            if int(rows[-1]) + 1 in stored:
+                part, file = stored[int(rows[-1]) + 1]
+                file.save(*found.of(part))
+            progress.advance(len(rows))
+            if progress.due():
+                progress.show({"broken": len(found.faults)})
+
+
+def _share(found: Scan, ranges: list[slice]) -> None:
+    """Give all ranks the findings of each, which has those of its range of files."""
+    for name in ARRAYS:
         values = getattr(found, name)
         if len(values):
-            rows = torch.from_numpy(values.reshape(len(values), -1).view(np.uint8))
-            share_ranges(rows, ranks.ranges(len(values)))
+            share_ranges(torch.from_numpy(values.reshape(len(values), -1).view(np.uint8)), ranges)
     for faults in collect(found.faults):
         found.faults |= faults

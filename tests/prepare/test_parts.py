@@ -1,0 +1,103 @@
+"""An interrupted preparation of files: what it reads again, and that the result is the same."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meal.data.prepared import Prepared
+from meal.prepare import scanning
+from meal.prepare.parts import divide
+from meal.prepare.preparation import prepare
+from meal.prepare.settings import PrepareSlice
+from tests.files import write_classes
+
+FILES = 150  # three parts
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_classes(tmp_path / "images" / "train", {"cat": 70, "dog": 60})
+    write_classes(tmp_path / "images" / "test", {"cat": 10, "dog": 10}, seed=50_000)
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that are read, in order; reading `stop` of them interrupts."""
+    found: list[str] = []
+    read = scanning.read_image
+
+    def watched(path: Path) -> bytes:
+        found.append(path.name)
+        if len(found) == watched.stop:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+        return read(path)
+
+    watched.stop = 0  # type: ignore[attr-defined]
+    monkeypatch.setattr(scanning, "read_image", watched)
+    return found
+
+
+def prepared(root: Path, out: Path, work: Path | None, **data: Any) -> Prepared:
+    settings = {"root": str(root), "image_size": 16, "validation_fraction": 0.25, **data}
+    config = PrepareSlice.model_validate({"dataset": "folder", "data": settings})
+    return prepare(config, out, work=work)
+
+
+def interrupted(root: Path, out: Path, work: Path, after: int, **data: Any) -> None:
+    scanning.read_image.stop = after  # type: ignore[attr-defined]
+    with pytest.raises(KeyboardInterrupt):
+        prepared(root, out, work, **data)
+    assert not out.exists()
+    scanning.read_image.stop = 0  # type: ignore[attr-defined]
+
+
+def test_parts_cover_all_files_once() -> None:
+    for count in (0, 1, 64, 65, 150, 10_000, 1_281_167):
+        parts = divide(count)
+        bounds = [0, *(part.stop for part in parts)]
+        assert [part.start for part in parts] == bounds[:-1] and bounds[-1] == count
+        assert all(part.stop - part.start <= 4096 for part in parts)
+    assert len(divide(150)) == 3 and len(divide(10_000)) == 64
+
+
+@pytest.mark.parametrize("store", ["array", "index"])
+def test_an_interrupted_preparation_reads_the_rest_and_writes_the_same_bytes(
+    store: str, root: Path, reads: list[str], tmp_path: Path
+) -> None:
+    (root / "train" / "cat" / "000.jpg").write_bytes(b"no image")
+    choice = {"store": store, "skip_broken": True}
+    whole = prepared(root, tmp_path / "whole", None, **choice)
+    assert len(reads) == FILES
+    reads.clear()
+    work = tmp_path / "work"
+    work.mkdir()
+    interrupted(root, tmp_path / "out", work, after=140, **choice)
+    reads.clear()
+    resumed = prepared(root, tmp_path / "out", work, **choice)
+    assert len(reads) == FILES - 128  # two parts of 64 were done
+    assert resumed.fingerprint == whole.fingerprint
+    assert resumed.manifest["skipped"] == whole.manifest["skipped"] != []
+
+
+def test_what_has_changed_or_is_damaged_is_read_again(
+    root: Path, reads: list[str], tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    prepared(root, tmp_path / "before", work)
+    changed = root / "train" / "cat" / "001.jpg"
+    other = root / "train" / "cat" / "002.jpg"
+    changed.write_bytes(other.read_bytes())
+    os.utime(changed, (1, 1))  # older than before: any other time counts
+    parts = sorted(work.glob("part-*.npz"))
+    assert len(parts) == 3
+    parts[1].write_bytes(parts[1].read_bytes()[:1000])
+    reads.clear()
+    after = prepared(root, tmp_path / "after", work)
+    assert len(reads) == 128 and "001.jpg" in reads
+    assert after.fingerprint == prepared(root, tmp_path / "fresh", None).fingerprint
