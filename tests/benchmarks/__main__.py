@@ -15,10 +15,13 @@ from tests.benchmarks import (
     sharing,
     stages,
     step_cost,
+    throughput,
 )
 
 BENCHMARKS = {
     "step_cost": step_cost.run,
+    "throughput": throughput.run,
+    "cifar10": throughput.run_cifar10,
     "profile": profile.run,
     "views": pipelines.run_views,
     "cache_build": pipelines.run_cache_build,

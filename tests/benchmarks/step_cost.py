@@ -50,7 +50,9 @@ def spec(arch: str, width: float = 1.0) -> NetworkSpec:
     return NetworkSpec(arch, width, 3, 32, CLASSES)
 
 
-def make_teachers(folder: Path, archs: Sequence[str], number: int, online: bool) -> Ensemble:
+def make_teachers(
+    folder: Path, archs: Sequence[str], number: int, online: bool, images: int = IMAGES
+) -> Ensemble:
     """An ensemble of `number` teachers with random cached outputs, or with networks to run."""
     generator = np.random.default_rng(0)
     names = [f"teacher{index}" for index in range(number)]
@@ -67,7 +69,7 @@ def make_teachers(folder: Path, archs: Sequence[str], number: int, online: bool)
         else:
             kind = record(CLASSES, "float16", None, dict.fromkeys((1, 2, 3), 16))
             for view in range(VIEWS):
-                records = create(path / view_file(view), kind, (IMAGES,))
+                records = create(path / view_file(view), kind, (images,))
                 for field in kind.names or ():
                     records[field] = generator.standard_normal(records[field].shape)
         for array, values in arrays.items():
@@ -78,7 +80,7 @@ def make_teachers(folder: Path, archs: Sequence[str], number: int, online: bool)
             path,
             {
                 "name": name, **common, "dtype": "float16", "enabled": not online,
-                "top_k": None, "mean_of": None,
+                "top_k": None, "mean_of": None, "code": "", "image_size": 32,
                 "network": asdict(spec(archs[index % len(archs)])),
                 "blocks": {str(block): unit for block in (1, 2, 3)},
             },
