@@ -15,19 +15,19 @@ from meal.data.prepared import SPLITS
 from meal.data.stores import worker_count
 from meal.prepare.card import write_card
 from meal.prepare.preparation import prepare
-from meal.prepare.settings import PrepareSlice
+from meal.prepare.settings import PrepareSlice, reading
 
 
 def main() -> None:
     """Prepare the dataset and print what it holds."""
     config = load_slice(PrepareSlice, CONFIG / "prepare.json")
     join(torch.device("cpu"))
-    work = WorkFolder(CHECKPOINTS, "prepare", {"config": config.model_dump(mode="json")})
+    work = WorkFolder(CHECKPOINTS, "prepare", {"config": reading(config.model_dump(mode="json"))})
     data = prepare(config, DATA, worker_count(load_runtime().workers), work.path)
-    work.remove()
     if not ranks.is_first():
         return
     write_card(data, DATA_CARD, CONTACT_SHEET)
+    work.remove()
     counts = ", ".join(f"{data.count(split)} {split}" for split in SPLITS)
     labels, (channels, height, width) = data.manifest["labels"], data.shape
     print(

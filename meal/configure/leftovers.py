@@ -13,6 +13,7 @@ from meal.core.errors import UserError
 from meal.core.files import read_json, read_sealed
 from meal.core.paths import CONFIG, DATA
 from meal.core.work import IDENTITY, is_running
+from meal.prepare.settings import reading
 
 _SLICES = {"teacher@": "teachers/", "cache@": "caches/"}  # where the slices of stages lie
 
@@ -46,7 +47,9 @@ def find_leftovers(root: Path, slices: Slices, data: str | None) -> list[Leftove
         if not stage.is_dir() or is_running(stage):
             continue
         folders = [folder for folder in stage.iterdir() if folder.is_dir()]
-        current = slices.get(_slice_name(stage.name))
+        current, prepares = slices.get(_slice_name(stage.name)), stage.name == "prepare"
+        if prepares and current is not None:
+            current = reading(current)
         resumed = False
         for folder in sorted(folders, key=_newest, reverse=True):
             identity = _identity(folder)
@@ -54,9 +57,9 @@ def find_leftovers(root: Path, slices: Slices, data: str | None) -> list[Leftove
                 reason = f"{stage.name} is not part of the current parameters"
             elif identity.get("config") != current:
                 reason = "for other parameters"
-            elif data is None:
+            elif data is None and not prepares:
                 continue
-            elif identity.get("data") != data:
+            elif identity.get("data") != data and not prepares:
                 reason = "for other data"
             elif resumed:
                 reason = "older, for other inputs or code"

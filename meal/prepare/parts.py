@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 
 from meal.core.digests import fingerprint
@@ -18,7 +17,7 @@ from meal.core.files import atomic_path
 
 _MOST_FILES = 4096  # per part: the most that an interruption can lose in each process
 _LEAST_FILES, _PARTS = 64, 64  # and parts enough to share evenly, but not for a few files
-_FILES, _FAULTS = "files", "faults"  # the entries of a part that are no findings
+_IDENTITY = "identity"  # the entry of a part that is no finding
 
 
 def divide(count: int) -> list[slice]:
@@ -28,36 +27,47 @@ def divide(count: int) -> list[slice]:
 
 
 class Stored:
-    """A part on disk: the findings for some files as they were when this object was made."""
+    """A part on disk: the findings for some files as they were before they were read."""
 
-    def __init__(self, folder: Path, root: Path, paths: NDArray[np.bytes_], part: slice) -> None:
-        """Note the names, sizes and times of the files, before they are read.
+    def __init__(
+        self, folder: Path, root: Path, paths: NDArray[np.bytes_], part: slice, form: str
+    ) -> None:
+        """Name the part.
 
         Args:
             folder: of all parts.
             root: the folder that `paths` are relative to.
             paths: all files.
             part: which of them.
+            form: what else decides the findings.
         """
+        self.part = part
         self._path = folder / f"part-{part.start:09d}.npz"
-        self._files = fingerprint([_state(root, path) for path in paths[part]])
+        self._root, self._paths, self._form = root, paths[part], form
+        self._before = ""  # the identity when the files were about to be read
 
-    def save(self, arrays: Mapping[str, NDArray[Any]], faults: Mapping[int, str]) -> None:
-        """Write the findings, and what is wrong with broken files, by row."""
-        entries: dict[str, Any] = dict(arrays)
-        entries |= {_FILES: self._files, _FAULTS: json.dumps(list(faults.items()))}
+    def note(self) -> None:
+        """Note names, sizes and times of the files; call this before they are read."""
+        states = [_state(self._root, path) for path in self._paths]
+        self._before = fingerprint([PIL.__version__, self._form, states])
+
+    def save(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Write the findings for the files as they were at `note`."""
+        entries: dict[str, Any] = {**arrays, _IDENTITY: self._before}
         with atomic_path(self._path) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **entries)
 
-    def load(self) -> tuple[dict[str, NDArray[Any]], dict[int, str]] | None:
-        """What `save` wrote; None if it is missing, damaged, or for files that have changed."""
+    def load(self) -> dict[str, NDArray[Any]] | None:
+        """What `save` wrote; None if it is missing or damaged, or anything has changed."""
+        if not self._path.exists():
+            return None
+        self.note()
         try:
             with np.load(self._path, allow_pickle=False) as stored:
-                if str(stored[_FILES]) != self._files:
+                if str(stored[_IDENTITY]) != self._before:
                     return None
-                arrays = {name: stored[name] for name in {*stored.files} - {_FILES, _FAULTS}}
-                return arrays, dict(json.loads(str(stored[_FAULTS])))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                return {name: stored[name] for name in {*stored.files} - {_IDENTITY}}
+        except Exception:  # damage in a header can raise anything
             return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,31 +67,26 @@ class Scan:
         index["sha256"] = self.digests[rows]
         return index
 
-    def of(self, part: slice) -> tuple[dict[str, NDArray[Any]], dict[int, str]]:
-        """The arrays and faults of some files; pixels only if they are kept."""
-        arrays = {name: getattr(self, name)[part] for name in ARRAYS}
-        rows = range(part.start, part.stop)
-        return arrays, {row: reason for row, reason in self.faults.items() if row in rows}
+    def of(self, part: slice) -> dict[str, NDArray[Any]]:
+        """The arrays of some files; that of the pixels is empty unless they are kept."""
+        return {name: getattr(self, name)[part] for name in ARRAYS}
 
-    def fill(
-        self, part: slice, arrays: Mapping[str, NDArray[Any]], faults: Mapping[int, str]
-    ) -> None:
+    def fill(self, part: slice, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Set what `of` has returned."""
         for name, values in arrays.items():
             getattr(self, name)[part] = values
-        self.faults |= faults
 
 
 class _Files(Dataset[Any]):
     """Files to be read in batches by worker processes."""
 
     def __init__(self, root: Path, paths: NDArray[np.bytes_], side: int, keep: bool) -> None:
-        self.root, self._paths, self._side, self._keep = root, paths, side, keep
+        self.root, self._paths, self.side, self.keep = root, paths, side, keep
 
     def __getitem__(self, rows: NDArray[np.int64]) -> tuple[Tensor, dict[str, Any], dict[int, str]]:
-        count, side = len(rows), self._side
+        count, side = len(rows), self.side
         found: dict[str, Any] = {
-            "pixels": np.zeros((count if self._keep else 0, side, side, 3), np.uint8),
+            "pixels": np.zeros((count if self.keep else 0, side, side, 3), np.uint8),
             "digests": np.zeros((count, 32), np.uint8),
             "pixel_digests": np.zeros((count, 32), np.uint8),
             "bytes": np.zeros(count, np.int64),
@@ -116,7 +111,7 @@ class _Files(Dataset[Any]):
             found["pixel_digests"][place] = digest(image.pixels.data)
             values = image.pixels.astype(np.int64)
             found["sums"][place] = values.sum((0, 1)), (values**2).sum((0, 1))
-            if self._keep:
+            if self.keep:
                 found["pixels"][place] = image.pixels
         arrays = {name: torch.from_numpy(array) for name, array in found.items()}
         return torch.from_numpy(rows), arrays, faults
@@ -163,31 +158,40 @@ def _read(
     found: Scan, files: _Files, parts: Sequence[slice], workers: int, work: Path | None
 ) -> None:
     """Fill in the findings for some parts: those in the folder `work`, and then the others."""
-    missing, stored = list(parts), {}
+    missing, open_parts = list(parts), {}
     if work is not None:
-        stored = {part.stop: (part, Stored(work, files.root, found.paths, part)) for part in parts}
+        form = f"{files.side} {files.keep}"
+        stored = [Stored(work, files.root, found.paths, part, form) for part in parts]
         missing = []
-        for part, file in stored.values():
-            done = file.load()
-            if done is None:
-                missing.append(part)
+        for each in stored:
+            arrays = each.load()
+            if arrays is None:
+                missing.append(each.part)
+                open_parts[each.part.stop] = each
             else:
-                found.fill(part, *done)
+                found.fill(each.part, arrays)
     left, total = (sum(part.stop - part.start for part in some) for some in (missing, parts))
     if left < total:
         print(f"resumes: {total - left} of {total} images have been read", flush=True)
-    order = (
-        batch for part in missing for batch in torch.arange(part.start, part.stop).split(_BATCH)
-    )
+
+    def order() -> Iterator[Tensor]:
+        for part in missing:
+            if part.stop in open_parts:
+                open_parts[part.stop].note()
+            yield from torch.arange(part.start, part.stop).split(_BATCH)
+
     with Progress("reading the images", total, "images", done=total - left) as progress:
-        for rows, arrays, faults in load_ahead(files, order, workers):
+        for rows, arrays, faults in load_ahead(files, order(), workers):
             for name, values in arrays.items():
                 if len(values):
                     getattr(found, name)[rows.numpy()] = values.numpy()
             found.faults |= {int(row): reason for row, reason in faults.items()}
-            if int(rows[-1]) + 1 in stored:
-                part, file = stored[int(rows[-1]) + 1]
-                file.save(*found.of(part))
+            done = open_parts.get(int(rows[-1]) + 1)
+            # A broken file is read again: it may be repaired, or only have been out of reach.
+            if done is not None and found.faults.keys().isdisjoint(
+                range(done.part.start, done.part.stop)
+            ):
+                done.save(found.of(done.part))
             progress.advance(len(rows))
             if progress.due():
                 progress.show({"broken": len(found.faults)})

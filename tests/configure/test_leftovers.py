@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from meal.cli.main import app
 from meal.configure.leftovers import find_leftovers
 from meal.core.work import WorkFolder
+from meal.prepare.settings import reading
 from tests.conftest import ROOT
 
 
@@ -40,6 +41,29 @@ def test_only_work_that_nothing_would_resume_is_a_leftover(tmp_path: Path) -> No
     left = {path.name for path in (tmp_path / "distill").iterdir()}
     assert left == {kept.name, f"{kept.name}.json", "lock"}
     running.release()
+
+
+def test_images_that_have_been_read_are_kept_whatever_the_split(tmp_path: Path) -> None:
+    """Preparation resumes with another split, and needs no data: it makes them."""
+    data = {"root": "/a", "image_size": 32, "source_size": None, "store": None, "labelled": 100}
+    other = {**data, "root": "/b"}
+    folders = []
+    for source, number in ((data, 1), (data, 2), (other, 1)):
+        identity = {"config": reading(slice_of(source)), "number": number}
+        made = WorkFolder(tmp_path, "prepare", identity)
+        (made.path / "part-000000000.npz").touch()
+        made.release()
+        folders.append(made.path)
+    current = {"prepare": slice_of({**data, "labelled": 50})}
+    for prepared in (None, "now"):
+        assert {each.path: each.reason for each in find_leftovers(tmp_path, current, prepared)} == {
+            folders[0]: "older, for other inputs or code",
+            folders[2]: "for other parameters",
+        }
+
+
+def slice_of(data: dict[str, object]) -> dict[str, object]:
+    return {"dataset": "folder", "data": data}
 
 
 @pytest.mark.parametrize(("answer", "left"), [("n", True), ("y", False)])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from meal.core.errors import UserError
 from meal.data.prepared import Prepared
 from meal.prepare import scanning
 from meal.prepare.parts import divide
@@ -69,19 +70,49 @@ def test_parts_cover_all_files_once() -> None:
 def test_an_interrupted_preparation_reads_the_rest_and_writes_the_same_bytes(
     store: str, root: Path, reads: list[str], tmp_path: Path
 ) -> None:
-    (root / "train" / "cat" / "000.jpg").write_bytes(b"no image")
-    choice = {"store": store, "skip_broken": True}
-    whole = prepared(root, tmp_path / "whole", None, **choice)
+    whole = prepared(root, tmp_path / "whole", None, store=store)
     assert len(reads) == FILES
     reads.clear()
     work = tmp_path / "work"
     work.mkdir()
-    interrupted(root, tmp_path / "out", work, after=140, **choice)
+    interrupted(root, tmp_path / "out", work, after=140, store=store)
     reads.clear()
-    resumed = prepared(root, tmp_path / "out", work, **choice)
+    resumed = prepared(root, tmp_path / "out", work, store=store)
     assert len(reads) == FILES - 128  # two parts of 64 were done
     assert resumed.fingerprint == whole.fingerprint
-    assert resumed.manifest["skipped"] == whole.manifest["skipped"] != []
+
+
+def test_broken_files_are_read_again_with_the_others_of_their_part(
+    root: Path, reads: list[str], tmp_path: Path
+) -> None:
+    """A repair may leave size and time as they were, as may a network file system that recovers."""
+    work, broken = tmp_path / "work", root / "train" / "cat" / "000.jpg"
+    work.mkdir()
+    content, times = broken.read_bytes(), broken.stat().st_mtime_ns
+    broken.write_bytes(b"x" * len(content))
+    os.utime(broken, ns=(times, times))
+    with pytest.raises(UserError, match="1 of 150 files are broken"):
+        prepared(root, tmp_path / "out", work)
+    broken.write_bytes(content)
+    os.utime(broken, ns=(times, times))
+    reads.clear()
+    repaired = prepared(root, tmp_path / "out", work)
+    assert len(reads) == 64
+    assert repaired.fingerprint == prepared(root, tmp_path / "fresh", None).fingerprint
+
+
+def test_parts_for_another_size_or_store_are_not_used(
+    root: Path, reads: list[str], tmp_path: Path
+) -> None:
+    """The size may follow from the first image, and the store from the number of images."""
+    work = tmp_path / "work"
+    work.mkdir()
+    prepared(root, tmp_path / "a", work)
+    for changes in ({"image_size": 20}, {"store": "index"}):
+        reads.clear()
+        found = prepared(root, tmp_path / "b", work, **changes)
+        assert len(reads) == FILES
+        assert found.fingerprint == prepared(root, tmp_path / "c", None, **changes).fingerprint
 
 
 def test_what_has_changed_or_is_damaged_is_read_again(
