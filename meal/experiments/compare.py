@@ -59,7 +59,11 @@ def compare(first: str, second: str, model: str = STUDENT) -> str:
     ]
     for snapshot in (*before, *after):
         parts.append(f"## Results of {snapshot.name}\n\n{results_table(snapshot.metrics)}")
-    paired = not any(key.endswith("seed") for changed in changes for key in changed)
+    paired = not any(
+        key.endswith("seed") and None not in values  # None: of a network that one side has
+        for changed in changes
+        for key, values in changed.items()
+    )
     parts.append(significance(before, after, model, paired))
     parts.append("## Parameters")
     for number, changed in enumerate(changes, 1):

@@ -97,7 +97,7 @@ def _factors(table: pd.DataFrame) -> list[str]:
 
 def _student_minus(rival: str, runs: Sequence[Predictions]) -> Interval:
     """The student's error minus a rival's, paired within each run."""
-    if len({len(run.labels) for run in runs}) > 1:
+    if len({(run.card.get("images"), run.labels.tobytes()) for run in runs}) > 1:
         raise UserError("the runs have different test images; choose some with --where")
     sides = [
         np.stack([run.correct(_name(model, run)) for run in runs]) for model in (STUDENT, rival)

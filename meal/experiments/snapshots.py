@@ -83,7 +83,10 @@ def predictions_of(revisions: Sequence[str]) -> dict[str, Predictions]:
             with _files(repo, revision) as files:
                 own = _fetched(files)
             if own is None:
-                raise UserError(f"the predictions of {revision[:7]} are missing; fix: dvc pull")
+                raise UserError(
+                    f"neither DVC's cache nor a remote has the predictions of {revision[:7]}; run "
+                    "it again, or leave it out with --where"
+                )
             found[revision] = own
     return found
 

@@ -103,18 +103,18 @@ def margins_figure(
     left.set_ylabel("test error (%)")
     left.set_ylim(bottom=0)
     left.legend()
-    looks = {model: (colour, "o") for model, colour in COLOURS.items()}
-    looks["student"] = (COLOURS["student"], "*")
-    for _, row in cost.iterrows():
-        colour, marker = looks.get(str(row["model"]), (TEACHER_COLOURS[4], "s"))
-        spread = [[row["error"] - row["low"]], [row["high"] - row["error"]]]
+    groups = {model: cost[cost["model"] == model] for model in models}
+    groups = {"teachers": cost[~cost["model"].isin(models)], **groups}
+    for group, rows in groups.items():
         right.errorbar(
-            row["macs"] / 1e6, row["error"], yerr=spread, fmt=marker, color=colour, capsize=3,
-            markersize=12 if marker == "*" else 6,
-            label=None if marker == "o" or marker == "*" else "teachers",
+            rows["macs"] / 1e6, rows["error"],
+            yerr=[rows["error"] - rows["low"], rows["high"] - rows["error"]],
+            fmt={"student": "*", "teachers": "s"}.get(group, "o"),
+            color=COLOURS.get(group, TEACHER_COLOURS[4]), capsize=3,
+            markersize=12 if group == "student" else 6,
+            label="teachers" if group == "teachers" else None,
         )  # fmt: skip
-    handles, labels = right.get_legend_handles_labels()
-    right.legend(handles[:1], labels[:1])
+    right.legend()
     value = table[key].iloc[int(table["seeds"].to_numpy().argmax())]
     right.set_title(f"{name}: {value}", fontsize=9)
     right.set_xlabel("multiply-adds per image (millions)")

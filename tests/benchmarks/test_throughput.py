@@ -36,7 +36,7 @@ def test_the_forecast_adds_up_all_stages_of_the_recipe(
 ) -> None:
     speeds = {"supervised": 1000.0, "forward": 4000.0, "distilled": 900.0}
     for name, speed in speeds.items():
-        monkeypatch.setattr(throughput.Bench, name, lambda *args, speed=speed: speed)
+        monkeypatch.setattr(throughput.Bench, name, lambda *args, speed=speed, **kwargs: speed)
     throughput.run_cifar10()
     hours = {row["stage"]: row["hours"] for row in reported["cifar10"]}
     assert len(hours) == 12 and hours["teacher@vgg"] == round(350 * 45_000 / 1000 / 3600, 2)

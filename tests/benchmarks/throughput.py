@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
 import subprocess
 import tempfile
 import time
@@ -55,6 +56,7 @@ class Bench:
     def __init__(self, device: torch.device, images: int, batch: int) -> None:
         """Draw the images, and labels for them."""
         self.device, self.steps, self.batch = device, images // batch, batch
+        self.utilisation: float | None = None  # of the GPU, in the last training
         pixels = torch.randint(0, 256, (images, 32, 32, 3), dtype=torch.uint8)
         plain = PlainPipeline(ArrayStore(pixels).to(device), [0.5] * 3, [0.25] * 3, device)
         self.views = ViewPipeline(plain, ViewFamily(PaddedCrops(0, 4, True, 162)))
@@ -65,9 +67,11 @@ class Bench:
         rows = torch.randperm(self.steps * self.batch, generator=torch.Generator().manual_seed(0))
         return ((epoch % VIEWS, part) for part in rows.split(self.batch))
 
-    def bare(self, network_spec: NetworkSpec, precision: str) -> float:
+    def bare(self, network_spec: NetworkSpec, precision: str, compiled: str) -> float:
         """Images a second of forward and backward passes over one batch in memory."""
         network = build(network_spec).to(self.device).train()
+        if compiled != "none":
+            network.compile(mode=compiled)
         images = torch.randn(self.batch, 3, 32, 32, device=self.device)
         images = images.to(memory_format=torch.channels_last)
         autocast = torch.autocast(self.device.type, torch.bfloat16, precision == "bfloat16")
@@ -132,10 +136,15 @@ class Bench:
     ) -> float:
         """Images a second from the end of the first epoch to that of the last."""
         ends: list[float] = []
+        seen: list[Utilisation] = []
 
         def validate(network: torch.nn.Module) -> dict[str, float]:
             self._wait()
             ends.append(time.perf_counter())
+            if len(ends) == 1:  # the epoch that warms up has ended
+                seen.append(Utilisation(self.device))
+            elif len(ends) == EPOCHS:
+                self.utilisation = seen[0].stop()
             return {"top1_error": 0.0, "nll": 0.0}
 
         with tempfile.TemporaryDirectory() as folder:
@@ -163,20 +172,25 @@ class Bench:
             torch.cuda.synchronize()
 
 
-@contextlib.contextmanager
-def utilisation(device: torch.device) -> Iterator[list[float]]:
-    """The utilisation of the GPU in percent, every 0.2 s, as nvidia-smi sees it; empty on a CPU."""
-    found: list[float] = []
-    if device.type != "cuda":
-        yield found
-        return
-    query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
-    sampler = subprocess.Popen([*query, "-lms", "200"], stdout=subprocess.PIPE, text=True)
-    try:
-        yield found
-    finally:
-        sampler.terminate()
-        found += [float(line) for line in sampler.communicate()[0].split()]
+class Utilisation:
+    """The utilisation of a GPU in percent, every 0.2 s, as nvidia-smi sees it; nothing on a CPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Start to look, if there is a GPU and nvidia-smi."""
+        self._sampler = None
+        if device.type == "cuda" and shutil.which("nvidia-smi"):
+            number = torch.cuda.current_device() if device.index is None else device.index
+            query = ["--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+            command = ["nvidia-smi", f"--id={number}", *query, "-lms", "200"]
+            self._sampler = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def stop(self) -> float | None:
+        """The mean since the start; None if there was nothing to see."""
+        if self._sampler is None:
+            return None
+        self._sampler.terminate()
+        seen = [line for line in self._sampler.communicate()[0].split() if line.isdigit()]
+        return sum(map(float, seen)) / len(seen) if seen else None
 
 
 def run() -> None:
@@ -192,13 +206,12 @@ def run() -> None:
             name = f"MEAL, {teachers} teachers"
             sides[name] = partial(bench.distilled, student, teachers, **chosen)
         for name, side in sides.items():
-            limit = bench.bare(student, precision)  # beside each, as machines are shared
-            with utilisation(device) as samples:
-                speed = side()
+            limit = bench.bare(student, precision, compiled)  # beside each: machines are shared
+            speed = side()
             row = {**chosen, "training": name, "images_per_second": round(speed)}
             row |= {"limit": round(limit), "of_limit": round(speed / limit, 3)}
-            if samples:
-                row["utilisation"] = round(sum(samples) / len(samples), 1)
+            if bench.utilisation is not None:
+                row["utilisation"] = round(bench.utilisation, 1)
             rows.append(row)
     note = f"ResNet-18, width {width:g}, batch {BATCH}; limit: forward and backward of one batch"
     report("throughput", rows, f"{note}; {device.type}")
@@ -208,28 +221,35 @@ def run_cifar10() -> None:
     """Forecast the CIFAR-10 recipe from the speed of each of its networks, measured here."""
     device = open_device(Runtime())
     gpu = device.type == "cuda"
-    bench = Bench(device, 12_800 if gpu else 32, BATCH if gpu else 16)
     params = recipe_params("cifar10")
+    teaching, distill = params["teaching"], params["distill"]
+    size = 12_800 if gpu else 32
+    bench = Bench(device, size, teaching["batch_size"] if gpu else 16)
+    student_bench = Bench(device, size, distill["batch_size"] if gpu else 16)
     images, views = 45_000, 162 + 1  # every padded crop with its mirror image, and the plain one
     networks = {name: spec(params["networks"][name]["arch"]) for name in params["teachers"]}
     rows: list[dict[str, Any]] = []
     for name, network in networks.items():
         learns, answers = bench.supervised(network), bench.forward(network)
-        hours = params["teaching"]["epochs"] * images / learns / 3600
+        hours = teaching["epochs"] * images / learns / 3600
         rows.append({"stage": f"teacher@{name}", "images_per_second": learns, "hours": hours})
         hours = views * images / answers / 3600
         rows.append({"stage": f"cache@{name}", "images_per_second": answers, "hours": hours})
     student = networks[params["student"]]
     for stage, speed in (
-        ("baseline", bench.supervised(student)),
-        ("distill", bench.distilled(student, len(networks))),
+        ("baseline", student_bench.supervised(student)),
+        ("distill", student_bench.distilled(student, len(networks), blocks=distill["blocks"])),
     ):
-        hours = params["distill"]["epochs"] * images / speed / 3600
+        hours = distill["epochs"] * images / speed / 3600
         rows.append({"stage": stage, "images_per_second": speed, "hours": hours})
     total = sum(row["hours"] for row in rows)
     shown = [{key: _rounded(value) for key, value in row.items()} for row in rows]
     note = f"forecast of `meal recipe cifar10`: {total:.1f} hours ({total / 24:.1f} days)"
-    report("cifar10", shown, f"{note}; {device.type}, batches of {bench.batch}")
+    report(
+        "cifar10",
+        shown,
+        f"{note}; {device.type}, batches of {bench.batch} and {student_bench.batch}",
+    )
 
 
 def _rounded(value: Any) -> Any:

@@ -113,16 +113,11 @@ def test_one_kind_of_run_is_one_row() -> None:
 
 def test_runs_with_other_test_images_are_not_compared() -> None:
     some = runs().query("`data.labelled` == 'all'")
-    found = predictions(some)
-    first = min(found)
-    short = np.zeros(900, np.int32)
-    models = {
-        name: replace(each, predicted=each.predicted[:900])
-        for name, each in found[first].models.items()
-    }
-    found[first] = Predictions(short, models, short, {})
-    with pytest.raises(UserError, match="different test images; choose some with --where"):
-        margins(some, found)
+    for other in ({"labels": np.ones(1000, np.int32)}, {"card": {"images": "another digest"}}):
+        found = predictions(some)
+        found[min(found)] = replace(found[min(found)], **other)
+        with pytest.raises(UserError, match="different test images; choose some with --where"):
+            margins(some, found)
 
 
 def test_a_repeated_seed_is_not_another_one() -> None:
