@@ -170,3 +170,41 @@ def _write(out: Path, rows: pd.DataFrame, title: str, text: str) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     rows.to_csv(out.with_suffix(".csv"), index=False, float_format="%.6g")
     out.with_suffix(".md").write_text(f"# {title}\n\n{header()}\n\n{text}\n")
+
+
+@app.command()
+def advise(
+    runs: Annotated[
+        Path | None, typer.Option(help="runs to learn from as well, from `meal facts`")
+    ] = None,
+) -> None:
+    """Say whether distillation will pay, before a student is trained.
+
+    It needs teachers, their caches and a baseline: dvc repro ensemble baseline.
+    """
+    from meal.advice.advice import advise as advised
+    from meal.advice.facts import project_facts
+    from meal.advice.forecast import read_studies
+    from meal.experiments.freshness import TAUGHT, warn_if_stale
+
+    with errors():
+        warn_if_stale(TAUGHT)
+        for line in advised(project_facts(), read_studies(runs)).lines():
+            typer.echo(line)
+
+
+@app.command()
+def facts(
+    out: Annotated[Path, typer.Option(help="CSV file to write")],
+    revisions: Revisions = None,
+) -> None:
+    """Write the facts and test errors of finished experiments, from which advice is learnt."""
+    from meal.core.files import atomic_path
+    from meal.experiments.studies import study_runs
+
+    with errors():
+        found, lacking = study_runs(revisions or [])
+        with atomic_path(out) as temporary:
+            found.to_csv(temporary, index=False)
+        older = f"; {lacking} are from an older version" if lacking else ""
+        typer.echo(f"wrote {len(found)} runs to {out}{older}")

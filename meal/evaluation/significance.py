@@ -136,9 +136,13 @@ def error_interval(correct: NDArray[np.bool_]) -> Interval:
     Args:
         correct: whether each prediction is correct, `(N,)`.
     """
+    return rate_interval(int((~correct).sum()), len(correct))
+
+
+def rate_interval(wrong: int, images: int) -> Interval:
+    """An error in percent with its interval (Wilson, 1927), from the number of wrong answers."""
     from scipy.stats import binomtest
 
-    wrong, images = int((~correct).sum()), len(correct)
     found = binomtest(wrong, images).proportion_ci(CONFIDENCE, method="wilson")
     return Interval(100 * wrong / images, 100 * float(found.low), 100 * float(found.high))
 

@@ -101,7 +101,7 @@ def warn_if_stale(stages: Sequence[str] = TESTED) -> None:
     try:
         with open_repository() as repo:
             lock, params = read_yaml(Path(LOCK)), read_yaml(PARAMS)
-            found = freshness("this table", lock, params, folder_reader(repo), stages)
+            found = freshness("this run", lock, params, folder_reader(repo), stages)
     except UserError:  # no git, or no dvc.lock: nothing to compare with
         return
     if found.stale:

@@ -103,7 +103,7 @@ def test_a_stale_run_is_not_compared(clean: Project) -> None:
     assert result.returncode == 1
     assert "error: tuned: evaluate is stale: inputs changed" in result.stderr
     shown = clean.run("python", "-m", "meal", "results")
-    assert "warning: this table: evaluate is stale: inputs changed; run: dvc repro" in shown.stderr
+    assert "warning: this run: evaluate is stale: inputs changed; run: dvc repro" in shown.stderr
     clean.run("python", "-m", "meal", "review", "main")
     assert "**These results are stale**: workspace" in clean.read("review.md")
     clean.run("git", "checkout", "-q", "-f", "main")

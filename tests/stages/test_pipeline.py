@@ -76,12 +76,25 @@ def test_the_baseline_is_scored_on_the_images_that_it_learnt_and_on_validation(
         assert found[split]["baseline"]["top1_error"] == pytest.approx(error, abs=0.006)
 
 
+def test_advice_needs_no_student(clean: Project) -> None:
+    clean.run("rm", "-r", "artifacts/student", "artifacts/predictions")
+    done = clean.run("python", "-m", "meal", "advise")
+    lines = done.stdout.splitlines()
+    assert lines[0].split(":")[0] in {"Distil", "Do not distil", "Collect unlabelled images"}
+    card = json.loads(clean.read("reports/dataset.json"))
+    assert f"  unlabelled  {card['unlabelled']:,} images" in lines, lines
+    assert "stale" not in done.stderr
+    clean.run("rm", "reports/validation_baseline.json")
+    failed = clean.run("python", "-m", "meal", "advise", check=False)
+    assert failed.returncode == 1 and "dvc repro ensemble baseline" in failed.stderr
+
+
 def test_dvc_compares_a_few_numbers_with_keys_of_their_own(clean: Project) -> None:
     shown = json.loads(clean.run("dvc", "metrics", "show", "--json").stdout)
     files = {file: flat(each["data"]) for file, each in shown[""]["data"].items()}
     assert len(files["reports/metrics.json"]) <= 12
     keys = [key for found in files.values() for key in found]
-    assert len(keys) == len(set(keys)) <= 16
+    assert len(keys) == len(set(keys)) <= 17
     assert {"student.top1_error", "validation.student.top1_error"} <= set(keys)
 
 

@@ -1,0 +1,1 @@
+"""Whether distillation will pay, judged before a student is trained."""

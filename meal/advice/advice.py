@@ -1,0 +1,138 @@
+"""Advice: whether to distil, from the facts of a run and a forecast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from meal.advice.facts import Facts
+from meal.advice.forecast import COVERAGE, Forecast, Quality, forecast, quality
+from meal.evaluation.significance import Interval, rate_interval
+
+DISTIL = "Distil"
+STOP = "Do not distil"
+COLLECT = "Collect unlabelled images"
+_ROOM = 0.25  # the share of the errors of the baseline that must be due to overfitting
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do and why.
+
+    Attributes:
+        verdict: `DISTIL`, `STOP` or `COLLECT`.
+        reason: a sentence without its first capital.
+        facts: of the run.
+        expected: of its student; None if no forecast is possible.
+        fit: the quality of forecasts.
+    """
+
+    verdict: str
+    reason: str
+    facts: Facts
+    expected: Forecast | None
+    fit: Quality
+
+    def lines(self) -> Iterator[str]:
+        """The advice as text; the first line says what to do."""
+        yield f"{self.verdict}: {self.reason}."
+        yield ""
+        rows = _rows(self.facts)
+        width = max(map(len, rows))
+        for name, text in rows.items():
+            yield f"  {name:{width}}  {text}"
+        yield ""
+        yield _forecast_line(self.expected, self.fit)
+
+
+def advise(facts: Facts, runs: pd.DataFrame) -> Advice:
+    """Advise on a run, from its facts and the runs of the studies."""
+    fit = quality(runs)
+    expected = forecast(facts, runs, fit.half_width)
+    known = expected if fit.useful else None
+    usable = known if known is not None and not known.outside else None
+    verdict, reason = _verdict(facts, usable)
+    return Advice(verdict, reason, facts, known, fit)
+
+
+def _verdict(facts: Facts, expected: Forecast | None) -> tuple[str, str]:
+    """What to do, and why: from the forecast if there is one, else from the facts alone."""
+    baseline, ensemble = _error(facts, facts.baseline_error), _error(facts, facts.ensemble_error)
+    if ensemble.low > baseline.high:
+        return STOP, (
+            f"the ensemble makes more errors ({facts.ensemble_error:.2f}%) than the baseline "
+            f"({facts.baseline_error:.2f}%); train better teachers"
+        )
+    if expected is not None and expected.high < 1:
+        return DISTIL, f"the forecast is {_change(expected)}"
+    if baseline.high - facts.baseline_train_error < _ROOM * baseline.high:
+        return STOP, "the baseline does not overfit, so soft targets have little to add"
+    if facts.hidden:
+        return DISTIL, (
+            f"but with distill.pool=all, so that the student sees {facts.hidden:,} images without "
+            "a label"
+        )
+    if expected is not None and facts.unlabelled >= facts.labels:
+        return STOP, f"the forecast is {_change(expected)}, so a gain is not certain"
+    if facts.unlabelled < facts.labels:
+        return COLLECT, (
+            f"there are {facts.unlabelled:,} for {facts.labels:,} labels, and a student gains by "
+            "following its teachers where no label is"
+        )
+    return DISTIL, f"there are {facts.unlabelled:,} unlabelled images to learn from"
+
+
+def _error(facts: Facts, error: float) -> Interval:
+    """An error on validation, in percent, with its interval."""
+    return rate_interval(round(error / 100 * facts.validation), facts.validation)
+
+
+def _rows(facts: Facts) -> dict[str, str]:
+    baseline = _error(facts, facts.baseline_error)
+    gain = facts.best_teacher_error - facts.ensemble_error
+    rows = {
+        "labels": f"{facts.labels:,} for training, {facts.labels / facts.classes:.1f} per class",
+        "unlabelled": f"{facts.unlabelled:,} images"
+        + (f"; {facts.hidden:,} more are outside distill.pool" if facts.hidden else ""),
+        "baseline": f"{facts.baseline_train_error:.2f}% errors on its training images, "
+        f"{facts.baseline_error:.2f}% ({baseline.low:.1f} to {baseline.high:.1f}) on the "
+        f"{facts.validation:,} of validation",
+        "ensemble": f"{facts.ensemble_error:.2f}% errors on validation",
+        "capacity": f"{facts.student_parameters / facts.teacher_parameters:.2f} of a teacher's "
+        f"parameters, {facts.student_macs / facts.ensemble_macs:.0%} of the ensemble's cost",
+    }
+    if facts.teachers > 1:
+        rows["ensemble"] += (
+            f", its best teacher {facts.best_teacher_error:.2f}%: a gain of {gain:.2f} points"
+        )
+        rows["diversity"] = (
+            f"a teacher and the others differ on {facts.disagreement:.2f}% of the images"
+        )
+    return rows
+
+
+def _forecast_line(expected: Forecast | None, fit: Quality) -> str:
+    tested = (
+        f"fitted on {fit.runs} runs; mean error for a run left out {fit.run:.0%} (a constant: "
+        f"{fit.constant_run:.0%})"
+    )
+    if fit.datasets > 1:
+        tested += f", for a dataset left out {fit.dataset:.0%} ({fit.constant_dataset:.0%})"
+    if expected is None:
+        return f"No forecast, as a constant is as good: {tested}."
+    line = f"Forecast: {_change(expected)}, with {COVERAGE:.0%} confidence; {tested}."
+    if expected.outside:
+        line += f" Not used above: no such run was studied ({', '.join(expected.outside)})."
+    return line
+
+
+def _change(found: Forecast) -> str:
+    """The student's errors against the baseline's, with the interval."""
+    ends = f"{_percent(found.high)} to {_percent(found.low)}"
+    return f"{_percent(found.ratio)} errors than the baseline ({ends})"
+
+
+def _percent(ratio: float) -> str:
+    return f"{abs(1 - ratio):.0%} {'fewer' if ratio <= 1 else 'more'}"
