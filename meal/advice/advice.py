@@ -50,11 +50,10 @@ class Advice:
 def advise(facts: Facts, runs: pd.DataFrame) -> Advice:
     """Advise on a run, from its facts and the runs of the studies."""
     fit = quality(runs)
-    expected = forecast(facts, runs, fit.half_width)
-    known = expected if fit.useful else None
-    usable = known if known is not None and not known.outside else None
-    verdict, reason = _verdict(facts, usable)
-    return Advice(verdict, reason, facts, known, fit)
+    expected = forecast(facts, runs, fit.half_width) if fit.useful else None
+    extrapolated = expected is not None and expected.outside
+    verdict, reason = _verdict(facts, None if extrapolated else expected)
+    return Advice(verdict, reason, facts, expected, fit)
 
 
 def _verdict(facts: Facts, expected: Forecast | None) -> tuple[str, str]:

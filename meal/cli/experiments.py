@@ -108,14 +108,15 @@ def margins(
     """Compare the student with its rivals within each experiment, over seeds, on test images."""
     from meal.core.paths import SCORES
     from meal.experiments import margins as compared
-    from meal.experiments.runs import read_cost, read_runs
-    from meal.experiments.snapshots import predictions_of
+    from meal.experiments.runs import read_runs
+    from meal.experiments.snapshots import read_all
     from meal.experiments.table import select
     from meal.report.tables import markdown
 
     with errors():
         runs = select(read_runs(revisions or [], str(SCORES), compared.SCORES), pairs(where))
-        predictions = predictions_of(list(runs.index))
+        snapshots = read_all(list(runs.index))
+        predictions = {name: each.need_predictions() for name, each in snapshots.items()}
         rows = compared.margins(runs, predictions)
         text = markdown(compared.readable(rows))
         typer.echo(text)
@@ -125,7 +126,8 @@ def margins(
             shown = compared.along(rows, along)
             _write(out, rows, f"Student, baseline and ensemble along {along}", text)
             own = compared.most_repeated(shown, runs).index
-            cost = compared.at_cost([predictions[name] for name in own], read_cost(own[0]))
+            paid = snapshots[own[0]].metrics["cost"]
+            cost = compared.at_cost([predictions[name] for name in own], paid)
             margins_figure(shown, along, compared.MODELS, cost, out.with_suffix(".svg"))
 
 

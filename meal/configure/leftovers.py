@@ -47,8 +47,8 @@ def find_leftovers(root: Path, slices: Slices, data: str | None) -> list[Leftove
         if not stage.is_dir() or is_running(stage):
             continue
         folders = [folder for folder in stage.iterdir() if folder.is_dir()]
-        current, prepares = slices.get(_slice_name(stage.name)), stage.name == "prepare"
-        if prepares and current is not None:
+        current = slices.get(_slice_name(stage.name))
+        if stage.name == "prepare" and current is not None:
             current = reading(current)
         resumed = False
         for folder in sorted(folders, key=_newest, reverse=True):
@@ -57,9 +57,9 @@ def find_leftovers(root: Path, slices: Slices, data: str | None) -> list[Leftove
                 reason = f"{stage.name} is not part of the current parameters"
             elif identity.get("config") != current:
                 reason = "for other parameters"
-            elif data is None and not prepares:
+            elif data is None and "data" in identity:
                 continue
-            elif identity.get("data") != data and not prepares:
+            elif identity.get("data", data) != data:
                 reason = "for other data"
             elif resumed:
                 reason = "older, for other inputs or code"

@@ -70,9 +70,7 @@ def compare_seeds(
         sides = [np.stack([of(run) for run in runs]) for runs in (first, second)]
         if len(first) == len(second) == 1:
             return paired_bootstrap(sides[0][0] - sides[1][0])
-        if paired:
-            sides = [sides[0] - sides[1], np.zeros((1, len(labels)))]
-        return seeds_difference(sides[0], sides[1])
+        return seeds_difference(sides[0], sides[1], paired=paired)
 
     correct = [np.stack([run.predicted == labels for run in runs]) for runs in (first, second)]
     return {

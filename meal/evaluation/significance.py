@@ -73,7 +73,9 @@ def paired_bootstrap(differences: Floats, seed: int = 0) -> Interval:
     return Interval(float(values.mean()), float(low), float(high))
 
 
-def seeds_difference(first: Floats, second: Floats, extra: float = 0.0) -> Interval:
+def seeds_difference(
+    first: Floats, second: Floats, extra: float = 0.0, *, paired: bool = False
+) -> Interval:
     """The mean of the first runs minus that of the second, with its interval over images and seeds.
 
     The runs of the two sides share the images, and their seeds count as independent: the variance
@@ -87,8 +89,12 @@ def seeds_difference(first: Floats, second: Floats, extra: float = 0.0) -> Inter
         first: a value for each run and image, `(S, N)`.
         second: the same for the other side, on the same images; `S` may differ.
         extra: a variance to add, for values that are seldom different from zero.
+        paired: whether the runs are in the order of seeds that both sides share, so that what a
+            seed does to both counts for nothing: the labels and the teachers that it draws.
     """
     sides = [np.atleast_2d(np.asarray(side, dtype=np.float64)) for side in (first, second)]
+    if paired:
+        sides = [sides[0] - sides[1], np.zeros((1, sides[0].shape[1]))]
     of_images = sides[0].mean(axis=0) - sides[1].mean(axis=0)
     images = len(of_images)
     degrees = max(1, images - 1)
@@ -120,14 +126,12 @@ def error_difference(
         first: whether the first model's predictions are correct, `(N,)`, or `(S, N)` for several
             seeds.
         second: the same for the second, on the same images.
-        paired: whether the runs are in the order of seeds that both sides share, so that what a
-            seed does to both counts for nothing: the labels and the teachers that it draws.
+        paired: as in `seeds_difference`.
     """
     images = first.shape[-1]
     wrong = [100.0 * (~side).astype(np.float64) for side in (first, second)]
-    if paired:
-        wrong = [wrong[0] - wrong[1], np.zeros(images)]
-    return seeds_difference(wrong[0], wrong[1], extra=2 * (100.0 / (images + 2)) ** 2)
+    extra = 2 * (100.0 / (images + 2)) ** 2
+    return seeds_difference(wrong[0], wrong[1], extra, paired=paired)
 
 
 def error_interval(correct: NDArray[np.bool_]) -> Interval:

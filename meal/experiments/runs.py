@@ -57,13 +57,6 @@ def read_runs(revisions: Sequence[str], file: str, scores: Sequence[str]) -> pd.
     return pd.DataFrame(rows, commits).fillna("missing").drop_duplicates()
 
 
-def read_cost(revision: str) -> Mapping[str, Any]:
-    """The cost of the networks of a finished run, from its scores."""
-    with open_repository() as repo:
-        cost: Mapping[str, Any] = read_content(repo, revision, str(SCORES))["cost"]
-        return cost
-
-
 def fresh_runs(
     repo: Repo, revisions: Sequence[str], file: str
 ) -> Iterator[tuple[str, dict[str, Any]]]:

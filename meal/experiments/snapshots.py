@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +49,15 @@ class Snapshot:
     freshness: Freshness
     predictions: Predictions | None
 
+    def need_predictions(self) -> Predictions:
+        """The predictions; raise UserError if there are none."""
+        if self.predictions is None:
+            raise UserError(
+                f"neither DVC's cache nor a remote has the predictions of {self.name[:7]}; run it "
+                "again, or leave it out with --where"
+            )
+        return self.predictions
+
 
 def read_snapshot(repo: Repo, name: str) -> Snapshot:
     """Read a commit, a branch, an experiment by its name, or the workspace.
@@ -67,39 +75,22 @@ def read_snapshot(repo: Repo, name: str) -> Snapshot:
         raise UserError(
             f"{name!r}: no commit, branch or experiment has that name; see: dvc exp list"
         )
-    with _files(repo, revision) as files:
-        return _snapshot(repo, name, revision, files.read_text, lambda: _fetched(files))
-
-
-def predictions_of(revisions: Sequence[str]) -> dict[str, Predictions]:
-    """The predictions of finished runs, by their commits.
-
-    Raises:
-        UserError: if neither DVC's cache nor its remote has those of a run.
-    """
-    found = {}
-    with open_repository() as repo:
-        for revision in tqdm(revisions, unit="run", leave=False, disable=None):
-            with _files(repo, revision) as files:
-                own = _fetched(files)
-            if own is None:
-                raise UserError(
-                    f"neither DVC's cache nor a remote has the predictions of {revision[:7]}; run "
-                    "it again, or leave it out with --where"
-                )
-            found[revision] = own
-    return found
-
-
-@contextmanager
-def _files(repo: Repo, revision: str) -> Iterator[DVCFileSystem]:
-    """The files of a commit, also those in DVC's cache or its present remotes."""
+    # Use the current remotes: the revision may predate them.
     remotes = {key: repo.config[key] for key in ("core", "remote")}
     files = DVCFileSystem(repo.root_dir, rev=revision, config=remotes)
     try:
-        yield files
+        return _snapshot(repo, name, revision, files.read_text, lambda: _fetched(files))
     finally:
         files.close()
+
+
+def read_all(revisions: Sequence[str]) -> dict[str, Snapshot]:
+    """The snapshots of finished runs, by their commits; raises as `read_snapshot` does."""
+    with open_repository() as repo:
+        return {
+            revision: read_snapshot(repo, revision)
+            for revision in tqdm(revisions, unit="run", leave=False, disable=None)
+        }
 
 
 def _snapshot(

@@ -30,36 +30,40 @@ class Stored:
     """A part on disk: the findings for some files as they were before they were read."""
 
     def __init__(
-        self, folder: Path, root: Path, paths: NDArray[np.bytes_], part: slice, form: str
+        self, folder: Path | None, root: Path, paths: NDArray[np.bytes_], part: slice, form: str
     ) -> None:
         """Name the part.
 
         Args:
-            folder: of all parts.
+            folder: of all parts; None to store nothing.
             root: the folder that `paths` are relative to.
             paths: all files.
             part: which of them.
             form: what else decides the findings.
         """
         self.part = part
-        self._path = folder / f"part-{part.start:09d}.npz"
+        self._path = None if folder is None else folder / f"part-{part.start:09d}.npz"
         self._root, self._paths, self._form = root, paths[part], form
         self._before = ""  # the identity when the files were about to be read
 
     def note(self) -> None:
         """Note names, sizes and times of the files; call this before they are read."""
+        if self._path is None:
+            return
         states = [_state(self._root, path) for path in self._paths]
         self._before = fingerprint([PIL.__version__, self._form, states])
 
     def save(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Write the findings for the files as they were at `note`."""
+        if self._path is None:
+            return
         entries: dict[str, Any] = {**arrays, _IDENTITY: self._before}
         with atomic_path(self._path) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **entries)
 
     def load(self) -> dict[str, NDArray[Any]] | None:
         """What `save` wrote; None if it is missing or damaged, or anything has changed."""
-        if not self._path.exists():
+        if self._path is None or not self._path.exists():
             return None
         self.note()
         try:

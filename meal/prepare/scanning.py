@@ -25,7 +25,7 @@ from meal.prepare.duplicates import digest
 from meal.prepare.parts import Stored, divide
 
 _BATCH = 64  # files per batch of a worker
-ARRAYS = ("pixels", "digests", "pixel_digests", "bytes", "sizes", "grey", "sums")
+_ARRAYS = ("pixels", "digests", "pixel_digests", "bytes", "sizes", "grey", "sums")
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Scan:
 
     def of(self, part: slice) -> dict[str, NDArray[Any]]:
         """The arrays of some files; that of the pixels is empty unless they are kept."""
-        return {name: getattr(self, name)[part] for name in ARRAYS}
+        return {name: getattr(self, name)[part] for name in _ARRAYS}
 
     def fill(self, part: slice, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Set what `of` has returned."""
@@ -158,27 +158,24 @@ def _read(
     found: Scan, files: _Files, parts: Sequence[slice], workers: int, work: Path | None
 ) -> None:
     """Fill in the findings for some parts: those in the folder `work`, and then the others."""
-    missing, open_parts = list(parts), {}
-    if work is not None:
-        form = f"{files.side} {files.keep}"
-        stored = [Stored(work, files.root, found.paths, part, form) for part in parts]
-        missing = []
-        for each in stored:
-            arrays = each.load()
-            if arrays is None:
-                missing.append(each.part)
-                open_parts[each.part.stop] = each
-            else:
-                found.fill(each.part, arrays)
+    form = f"{files.side} {files.keep}"
+    unread: dict[int, Stored] = {}  # by the row at which they stop
+    for part in parts:
+        stored = Stored(work, files.root, found.paths, part, form)
+        arrays = stored.load()
+        if arrays is None:
+            unread[part.stop] = stored
+        else:
+            found.fill(part, arrays)
+    missing = [each.part for each in unread.values()]
     left, total = (sum(part.stop - part.start for part in some) for some in (missing, parts))
     if left < total:
         print(f"resumes: {total - left} of {total} images have been read", flush=True)
 
     def order() -> Iterator[Tensor]:
-        for part in missing:
-            if part.stop in open_parts:
-                open_parts[part.stop].note()
-            yield from torch.arange(part.start, part.stop).split(_BATCH)
+        for each in unread.values():
+            each.note()
+            yield from torch.arange(each.part.start, each.part.stop).split(_BATCH)
 
     with Progress("reading the images", total, "images", done=total - left) as progress:
         for rows, arrays, faults in load_ahead(files, order(), workers):
@@ -186,7 +183,7 @@ def _read(
                 if len(values):
                     getattr(found, name)[rows.numpy()] = values.numpy()
             found.faults |= {int(row): reason for row, reason in faults.items()}
-            done = open_parts.get(int(rows[-1]) + 1)
+            done = unread.get(int(rows[-1]) + 1)
             # A broken file is read again: it may be repaired, or only have been out of reach.
             if done is not None and found.faults.keys().isdisjoint(
                 range(done.part.start, done.part.stop)
@@ -199,7 +196,7 @@ def _read(
 
 def _share(found: Scan, ranges: list[slice]) -> None:
     """Give all ranks the findings of each, which has those of its range of files."""
-    for name in ARRAYS:
+    for name in _ARRAYS:
         values = getattr(found, name)
         if len(values):
             share_ranges(torch.from_numpy(values.reshape(len(values), -1).view(np.uint8)), ranges)

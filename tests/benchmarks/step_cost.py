@@ -91,11 +91,11 @@ def make_teachers(
     return Ensemble(folder / "ensemble")
 
 
-def pipeline() -> ViewPipeline:
+def pipeline(count: int = IMAGES, device: torch.device = CPU) -> ViewPipeline:
     """Random images of CIFAR's shape."""
-    images = torch.randint(0, 256, (IMAGES, 32, 32, 3), dtype=torch.uint8)
+    images = torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8)
     return ViewPipeline(
-        PlainPipeline(ArrayStore(images), [0.5] * 3, [0.25] * 3, CPU),
+        PlainPipeline(ArrayStore(images), [0.5] * 3, [0.25] * 3, device),
         ViewFamily(PaddedCrops(0, 4, True, 162)),
     )
 

@@ -22,7 +22,6 @@ from torch import Tensor
 from meal.core.device import open_device
 from meal.core.runtime import Runtime
 from meal.core.work import WorkFolder
-from meal.data.stores import ArrayStore
 from meal.distill.objective import DistillationObjective
 from meal.distill.settings import Distill
 from meal.distill.teachers import TargetBatch, TargetReader
@@ -32,11 +31,8 @@ from meal.supervised.objective import SupervisedObjective
 from meal.training.checkpoints import Checkpoints
 from meal.training.engine import Objective, Run, train
 from meal.training.settings import Training
-from meal.views.crops import PaddedCrops
-from meal.views.families import ViewFamily
-from meal.views.pipelines import PlainPipeline, ViewPipeline
 from tests.benchmarks.common import report
-from tests.benchmarks.step_cost import CLASSES, OFFICIAL, VIEWS, make_teachers, spec
+from tests.benchmarks.step_cost import CLASSES, OFFICIAL, VIEWS, make_teachers, pipeline, spec
 from tests.conftest import recipe_params
 
 TEACHERS = (1, 2, 5, 10)
@@ -57,9 +53,7 @@ class Bench:
         """Draw the images, and labels for them."""
         self.device, self.steps, self.batch = device, images // batch, batch
         self.utilisation: float | None = None  # of the GPU, in the last training
-        pixels = torch.randint(0, 256, (images, 32, 32, 3), dtype=torch.uint8)
-        plain = PlainPipeline(ArrayStore(pixels).to(device), [0.5] * 3, [0.25] * 3, device)
-        self.views = ViewPipeline(plain, ViewFamily(PaddedCrops(0, 4, True, 162)))
+        self.views = pipeline(images, device)
         self.labels = torch.randint(0, CLASSES, (images,), device=device)
 
     def order(self, epoch: int) -> Iterator[tuple[int, Tensor]]:

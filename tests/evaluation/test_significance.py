@@ -113,14 +113,17 @@ def test_if_images_add_no_noise_the_interval_is_welchs(seeds: int) -> None:
 
 
 def simulated(
-    generator: np.random.Generator, seeds: int, images: int, of_seed: float
+    generator: np.random.Generator, seeds: int, images: int, of_seed: float, common: float = 0.0
 ) -> list[np.ndarray]:
     """The correctness `(seeds, images)` of two equal models with about 5% errors.
 
     Images differ in difficulty, a little less so for the other model; each run has a quality of
-    its own, and chance on each image.
+    its own, and chance on each image. With `common`, the two models share a quality of each seed,
+    as from the same labels.
     """
-    difficulty = generator.normal(size=images)
+    difficulty: np.ndarray = generator.normal(size=images)
+    if common:
+        difficulty = difficulty + common * generator.normal(size=(seeds, 1))
     return [
         difficulty
         + 0.3 * generator.normal(size=images)
@@ -142,29 +145,13 @@ def test_intervals_over_seeds_have_their_nominal_coverage(seeds: int, of_seed: f
     assert 0.93 - 0.015 <= found.count(NOISE) / 600 <= 0.97 + 0.015
 
 
-def shared(
-    generator: np.random.Generator, seeds: int, images: int, of_seed: float
-) -> list[np.ndarray]:
-    """As `simulated`, but both models share most of each run's quality, as from the same labels."""
-    difficulty = generator.normal(size=images)
-    common = 3 * of_seed * generator.normal(size=(seeds, 1))
-    return [
-        difficulty
-        + common
-        + of_seed * generator.normal(size=(seeds, 1))
-        + 0.7 * generator.normal(size=(seeds, images))
-        < 2.2
-        for _ in range(2)
-    ]
-
-
 @pytest.mark.parametrize("of_seed", [0.03, 0.08])
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_paired_intervals_have_their_nominal_coverage_and_are_narrower(
     seeds: int, of_seed: float
 ) -> None:
     generator = np.random.default_rng(4)
-    sides = [shared(generator, seeds, 900, of_seed) for _ in range(600)]
+    sides = [simulated(generator, seeds, 900, of_seed, 3 * of_seed) for _ in range(600)]
     paired = [error_difference(*pair, paired=True) for pair in sides]
     apart = [error_difference(*pair) for pair in sides]
     held = [interval.reading for interval in paired].count(NOISE) / 600

@@ -27,6 +27,13 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def work(tmp_path: Path) -> Path:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that are read, in order; reading `stop` of them interrupts."""
     found: list[str] = []
@@ -68,13 +75,11 @@ def test_parts_cover_all_files_once() -> None:
 
 @pytest.mark.parametrize("store", ["array", "index"])
 def test_an_interrupted_preparation_reads_the_rest_and_writes_the_same_bytes(
-    store: str, root: Path, reads: list[str], tmp_path: Path
+    store: str, root: Path, work: Path, reads: list[str], tmp_path: Path
 ) -> None:
     whole = prepared(root, tmp_path / "whole", None, store=store)
     assert len(reads) == FILES
     reads.clear()
-    work = tmp_path / "work"
-    work.mkdir()
     interrupted(root, tmp_path / "out", work, after=140, store=store)
     reads.clear()
     resumed = prepared(root, tmp_path / "out", work, store=store)
@@ -83,11 +88,10 @@ def test_an_interrupted_preparation_reads_the_rest_and_writes_the_same_bytes(
 
 
 def test_broken_files_are_read_again_with_the_others_of_their_part(
-    root: Path, reads: list[str], tmp_path: Path
+    root: Path, work: Path, reads: list[str], tmp_path: Path
 ) -> None:
     """A repair may leave size and time as they were, as may a network file system that recovers."""
-    work, broken = tmp_path / "work", root / "train" / "cat" / "000.jpg"
-    work.mkdir()
+    broken = root / "train" / "cat" / "000.jpg"
     content, times = broken.read_bytes(), broken.stat().st_mtime_ns
     broken.write_bytes(b"x" * len(content))
     os.utime(broken, ns=(times, times))
@@ -102,11 +106,9 @@ def test_broken_files_are_read_again_with_the_others_of_their_part(
 
 
 def test_parts_for_another_size_or_store_are_not_used(
-    root: Path, reads: list[str], tmp_path: Path
+    root: Path, work: Path, reads: list[str], tmp_path: Path
 ) -> None:
     """The size may follow from the first image, and the store from the number of images."""
-    work = tmp_path / "work"
-    work.mkdir()
     prepared(root, tmp_path / "a", work)
     for changes in ({"image_size": 20}, {"store": "index"}):
         reads.clear()
@@ -116,10 +118,8 @@ def test_parts_for_another_size_or_store_are_not_used(
 
 
 def test_what_has_changed_or_is_damaged_is_read_again(
-    root: Path, reads: list[str], tmp_path: Path
+    root: Path, work: Path, reads: list[str], tmp_path: Path
 ) -> None:
-    work = tmp_path / "work"
-    work.mkdir()
     prepared(root, tmp_path / "before", work)
     changed = root / "train" / "cat" / "001.jpg"
     other = root / "train" / "cat" / "002.jpg"
