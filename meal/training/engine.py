@@ -264,7 +264,7 @@ class _Trainer:
                 "history": self._history,
                 "best": self._best,
                 "objective": self._objective.state_dict(),
-                "optimizers": [each.optimizer.state_dict() for each in self._optimizers],
+                "optimizers": [each.state_dict() for each in self._optimizers],
                 "average": average,
             },
         )
@@ -277,7 +277,7 @@ class _Trainer:
         self._sums = {name: value.to(self._device) for name, value in state["sums"].items()}
         self._objective.load_state_dict(state["objective"])
         for each, saved in zip(self._optimizers, state["optimizers"], strict=True):
-            each.optimizer.load_state_dict(saved)
+            each.load_state_dict(saved)
         if self._average is not None:
             self._average.load_state_dict(state["average"])
         total = self._run.settings.epochs * self._run.steps_per_epoch

@@ -37,7 +37,7 @@ from meal.supervised.run import train_supervised
 from meal.supervised.settings import SupervisedSlice
 from meal.training.checkpoints import Checkpoints
 from meal.training.engine import Objective, Run, Trained, train
-from meal.training.optimizer import ParameterGroup
+from meal.training.optimizer import GroupOptimizer, ParameterGroup
 from meal.training.schedule import factor
 from meal.training.settings import Optimisation, Training
 from tests.conftest import ROOT
@@ -269,13 +269,13 @@ def test_each_group_follows_its_own_schedule(
         nesterov=False,
     )  # fmt: skip
     rates: list[float] = []
-    step = torch.optim.SGD.step
+    step = GroupOptimizer.step
 
-    def spy(self: torch.optim.SGD, *args: Any) -> Any:
-        rates.append(self.param_groups[0]["lr"])
-        return step(self, *args)
+    def spy(self: GroupOptimizer, *args: Any) -> None:
+        step(self, *args)
+        rates.append(self.rate)
 
-    monkeypatch.setattr(torch.optim.SGD, "step", spy)
+    monkeypatch.setattr(GroupOptimizer, "step", spy)
     train(line_run(tmp_path, settings))
     assert [round(own, 6) for own in rates[::2]] == [0.5, 0.5, 0.05, 0.05, 0.005, 0.005]
     assert {*rates[1::2]} == {0.01}
@@ -461,18 +461,18 @@ def test_a_run_that_receives_a_signal_saves_its_step_and_resumes_from_it(
 ) -> None:
     """Step 9 of 18 is the last of its epoch: it is saved before validation."""
     whole, _ = run_supervised(data, tmp_path / "whole")
-    step, steps = torch.optim.SGD.step, []
+    step, steps = GroupOptimizer.step, []
 
-    def step_and_signal(self: torch.optim.SGD, *args: Any) -> Any:
+    def step_and_signal(self: GroupOptimizer, *args: Any) -> None:
         steps.append(1)
         if len(steps) == stop_at:
             signal.raise_signal(number)
-        return step(self, *args)
+        step(self, *args)
 
     before = signal.getsignal(number)
     message = ""
     with monkeypatch.context() as patch:
-        patch.setattr(torch.optim.SGD, "step", step_and_signal)
+        patch.setattr(GroupOptimizer, "step", step_and_signal)
         try:  # `raises` would keep the frame that owns the lock
             run_supervised(data, tmp_path / "parts")
         except Interrupted as stopped:

@@ -43,6 +43,36 @@ def test_adamw_decays_apart_from_the_gradient() -> None:
     assert torch.allclose(moved, -0.1 * 0.5 * weight - 0.1, atol=1e-5)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "sgd without momentum", "adamw"])
+def test_steps_are_those_of_torch_and_resume_from_the_saved_state(optimizer: str) -> None:
+    """Bit for bit, also if a parameter has no gradient in the first step."""
+    ours, theirs = (nn.Linear(3, 2), nn.Linear(3, 2))
+    theirs.load_state_dict(ours.state_dict())
+    options: dict[str, Any] = {"lr": 0.1, "weight_decay": 0.01, "schedule": "constant"}
+    if optimizer == "adamw":
+        options["optimizer"] = optimizer
+        reference: Any = torch.optim.AdamW(theirs.parameters(), 0.1, weight_decay=0.01)
+    else:
+        momentum = 0.0 if optimizer.endswith("without momentum") else 0.9
+        options |= {"momentum": momentum, "nesterov": bool(momentum)}
+        reference = torch.optim.SGD(
+            theirs.parameters(), 0.1, momentum, weight_decay=0.01, nesterov=bool(momentum)
+        )
+    group = ParameterGroup(ours, Optimisation.model_validate(options))
+    running = GroupOptimizer(group)
+    for step in range(4):
+        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            mine.grad = torch.randn_like(mine) if step or mine.ndim == 1 else None
+            other.grad = None if mine.grad is None else mine.grad.clone()
+        running.step(step, steps_per_epoch=4, epochs=1)
+        reference.step()
+        resumed = GroupOptimizer(group)
+        resumed.load_state_dict(running.state_dict())
+        running = resumed
+        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert torch.equal(mine, other)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_norms_and_biases_can_be_spared_from_decay(optimizer: str) -> None:
     options: dict[str, Any] = {"optimizer": optimizer, "lr": 0.1, "weight_decay": 0.5}
