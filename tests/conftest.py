@@ -73,7 +73,7 @@ def tiny_network(channels: int, classes: int, width: float, image_size: int) -> 
 @pytest.fixture(autouse=True)
 def tiny_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Add the tiny network to the zoo during each test."""
-    entry = Architecture(tiny_network, scales=True, taps=("0", "1", "2"))
+    entry = Architecture(tiny_network, scales=True)
     monkeypatch.setitem(zoo.ZOO, "tiny", entry)
 
 

@@ -132,7 +132,8 @@ class BlockNetwork(nn.Module):
         Args:
             network: any network.
             taps: names of the sub-modules whose outputs are feature maps, in forward order; if
-                empty, the maps come from timm's `forward_intermediates` or from a search.
+                empty, the maps come from `forward_intermediates`, which networks of timm and the
+                zoo have, or from a search.
             blocks: the number of blocks that the network is divided into.
             shape: channels, height and width of its input.
             alignment: how a map becomes values.

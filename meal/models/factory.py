@@ -40,8 +40,7 @@ def with_blocks(
     Raises:
         UserError: if `spec.blocks` names a sub-module that does not exist.
     """
-    taps = spec.blocks or (ZOO[spec.arch].taps if spec.arch in ZOO else ())
-    return BlockNetwork(network, taps, blocks, spec.shape, align)
+    return BlockNetwork(network, spec.blocks, blocks, spec.shape, align)
 
 
 def check_structure(spec: NetworkSpec) -> None:

@@ -1,4 +1,4 @@
-"""Whether a network fits in memory: its tensors are counted on the meta device, not allocated."""
+"""Whether a network fits in memory: its weights are counted on the meta device, not allocated."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ Precision = Literal["float32", "bfloat16"]
 
 _COPIES = 4  # of the weights in training: themselves, gradients, momentum, the kept state
 _PROBE = 2  # images; BatchNorm needs more than one in training
+# Up to this many pixels per side and bytes of weights, the images pass through a real network. On
+# the meta device, nearly every operation imports torch's compiler: 1.6 CPU seconds.
+_SMALL_IMAGE, _SMALL_WEIGHTS = 64, 2**28
 
 
 class SkipInitialisation(TorchFunctionMode):
@@ -32,8 +35,9 @@ class SkipInitialisation(TorchFunctionMode):
     ) -> Any:
         name = getattr(func, "__name__", "")
         in_place = name.endswith("_") and not name.startswith("_")
-        if in_place and args and isinstance(args[0], Tensor) and args[0].is_meta:
-            return args[0]
+        target = args[0] if args else (kwargs or {}).get("tensor")  # so named in torch.nn.init
+        if in_place and isinstance(target, Tensor) and target.is_meta:
+            return target
         return func(*args, **(kwargs or {}))
 
 
@@ -45,8 +49,8 @@ def check_memory(
 ) -> None:
     """Check that a network fits in the memory of a device, before it is built.
 
-    What it needs is counted without workspace: more will be used. Networks that cannot run on the
-    meta device are not checked.
+    What it needs is counted without workspace: more will be used. Networks that cannot be built on
+    the meta device are not checked.
 
     Args:
         spec: the network.
@@ -59,15 +63,18 @@ def check_memory(
         UserError: with the estimate and the total memory.
     """
     try:
-        with torch.device("meta"):
-            with SkipInitialisation():
-                network = build(spec)
-            needed = sum(value.nbytes for value in network.state_dict().values())
-            if batch_size is not None:
-                outputs = _saved_bytes(network, torch.empty(_PROBE, *spec.shape)) // _PROBE
-                if precision == "bfloat16":
-                    outputs //= 2
-                needed = _COPIES * needed + batch_size * outputs
+        with torch.device("meta"), SkipInitialisation():
+            network = build(spec)
+        needed = sum(value.nbytes for value in network.state_dict().values())
+        if batch_size is not None:
+            if spec.image_size <= _SMALL_IMAGE and needed <= _SMALL_WEIGHTS:
+                outputs = _saved_bytes(build(spec), torch.zeros(_PROBE, *spec.shape))
+            else:
+                outputs = _saved_bytes(network, torch.zeros(_PROBE, *spec.shape, device="meta"))
+            outputs //= _PROBE
+            if precision == "bfloat16":
+                outputs //= 2
+            needed = _COPIES * needed + batch_size * outputs
     except Exception:  # code outside the zoo may raise anything; building it will tell
         return
     memory = total_memory(device)
@@ -91,7 +98,10 @@ def _saved_bytes(network: nn.Module, images: Tensor) -> int:
         return tensor
 
     network.train()
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
         output = network(images)
     for parameter in network.parameters():
         saved.pop(parameter.untyped_storage()._cdata, None)

@@ -157,7 +157,8 @@ def layer_scales(network: nn.Module, decay: float) -> dict[str, float]:
     """The factor on the learning rate of each parameter: `decay ** (layers above it)`.
 
     The layers are timm's own groups, as in BEiT (Bao et al., 2022, appendix); for other networks,
-    the sub-modules at the top level, in their order.
+    the sub-modules in their order: those in a `Sequential` count one by one, and a norm belongs to
+    the layer before it.
     """
     prefix, own = inner(network)
     layers = _layers(own)
@@ -174,6 +175,23 @@ def _layers(network: Any) -> Mapping[str, int]:
             network, network.group_matcher(coarse=False), reverse=True
         )
         return found
-    children = dict.fromkeys(name.partition(".")[0] for name, _ in network.named_parameters())
-    numbers = {child: number for number, child in enumerate(children)}
-    return {name: numbers[name.partition(".")[0]] for name, _ in network.named_parameters()}
+    members: dict[str, dict[str, nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        members.setdefault(_layer_of(network, name), {})[name] = parameter
+    numbers: dict[str, int] = {}
+    number = -1
+    for layer in members.values():
+        if number < 0 or any(parameter.ndim > 1 for parameter in layer.values()):
+            number += 1
+        numbers.update(dict.fromkeys(layer, number))
+    return numbers
+
+
+def _layer_of(network: nn.Module, name: str) -> str:
+    """The outermost sub-module that has a parameter and is no `Sequential`."""
+    path, module = name.split("."), network
+    for depth, part in enumerate(path, start=1):
+        module = getattr(module, part)
+        if not isinstance(module, nn.Sequential):
+            return ".".join(path[:depth])
+    return name

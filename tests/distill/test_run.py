@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from meal.core.digests import sha256
 from meal.core.errors import UserError
@@ -114,8 +114,12 @@ def test_a_block_that_the_student_lacks_is_reported(
     from meal.models import zoo
     from tests.conftest import tiny_network
 
-    two_levels = zoo.Architecture(tiny_network, scales=True, taps=("1", "2"))
-    monkeypatch.setitem(zoo.ZOO, "tiny", two_levels)
+    def two_levels(*arguments: Any) -> nn.Module:
+        network: Any = tiny_network(*arguments)
+        network[0][0].stride = (2, 2)  # maps of 8, 4 and 2 pixels: the last is too small
+        return network
+
+    monkeypatch.setitem(zoo.ZOO, "tiny", zoo.Architecture(two_levels, scales=True))
     run(data, ensemble, tmp_path / "w", epochs=1)
     assert "block 2 is skipped: the student small lacks it" in capsys.readouterr().out
 

@@ -145,7 +145,11 @@ def own_networks(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> No
     (folder / "networks" / "own.py").write_text(code)
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "networks"]:
+    # Imported anew in this test, and not kept for the next: restored even if it was not there.
+    for name in {name for name in sys.modules if name.partition(".")[0] == "networks"} | {
+        "networks", "networks.own",
+    }:  # fmt: skip
+        monkeypatch.setitem(sys.modules, name, sys)
         monkeypatch.delitem(sys.modules, name)
 
 

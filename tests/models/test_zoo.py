@@ -14,10 +14,10 @@ from meal.evaluation.costs import cost_metrics, count
 from meal.models.blocks import assign_blocks, pool_deterministic
 from meal.models.checkpoint import load, save
 from meal.models.factory import build, with_blocks
-from meal.models.shake_shake import mix
 from meal.models.spec import NetworkSpec
 from meal.models.strides import subsample_first
 from meal.models.zoo import ZOO
+from meal.models.zoo.shake_shake import mix
 
 # G multiply-adds and M parameters in the official implementation, at 32x32 and 10 classes.
 OFFICIAL = {

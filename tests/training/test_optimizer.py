@@ -103,7 +103,7 @@ def test_rates_decay_by_timms_layers() -> None:
         assert torch.allclose(by, torch.full_like(by, -scales[name]), atol=1e-5), name
 
 
-def test_rates_decay_by_top_level_for_other_networks_and_behind_an_adapter() -> None:
+def test_rates_decay_by_sub_module_for_other_networks_and_behind_an_adapter() -> None:
     inputs = InputSpec(32, 3, (0.5,) * 3, (0.5,) * 3, (0.1,), (0.3,))
     network = build(NetworkSpec("tiny", 1.0, 1, 16, 3, inputs=inputs))
     scales = layer_scales(network, 0.5)
@@ -111,3 +111,12 @@ def test_rates_decay_by_top_level_for_other_networks_and_behind_an_adapter() -> 
     assert [scales[f"inner.{name}.weight"] for name in ("0.0", "1.1", "2.0", "5")] == [
         0.125, 0.25, 0.5, 1
     ]  # fmt: skip
+
+
+def test_norms_belong_to_the_layer_before_them_and_blocks_count_one_by_one() -> None:
+    scales = layer_scales(build(NetworkSpec("resnet18", 0.125, 1, 16, 3)), 0.5)
+    names = ("conv1", "bn1", "layer1.0.conv1", "layer1.0.bn2", "layer1.1.conv2", "layer4.1.conv1")
+    steps = [scales[f"{name}.weight"] for name in (*names, "fc")]
+    assert steps == [0.5**9, 0.5**9, 0.5**8, 0.5**8, 0.5**7, 0.5, 1]
+    vgg = layer_scales(build(NetworkSpec("vgg11", 0.125, 1, 16, 3)), 0.5)
+    assert vgg["features.0.weight"] == vgg["features.1.bias"] == 0.5**8

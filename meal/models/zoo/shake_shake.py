@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from meal.models.zoo.staged import Staged, chain, initialise, pooled, scaled
+
 
 class _Mix(torch.autograd.Function):
     """Weight `alpha` for the first branch in the forward pass, `beta` in the backward pass."""
@@ -85,7 +87,7 @@ def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     return nn.Sequential(*blocks, *(_Block(outputs, outputs, 1) for _ in range(3)))
 
 
-class ShakeShake(nn.Module):
+class ShakeShake(Staged):
     """Three stages of four blocks: `planes` channels in the first, doubled in each later one."""
 
     def __init__(self, channels: int, classes: int, planes: int) -> None:
@@ -97,12 +99,21 @@ class ShakeShake(nn.Module):
         self.stage2 = _stage(planes, 2 * planes, stride=2)
         self.stage3 = _stage(2 * planes, 4 * planes, stride=2)
         self.head = nn.Linear(4 * planes, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialise(self)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images `(N, channels, H, W)` to logits `(N, classes)`."""
-        features = self.stage3(self.stage2(self.stage1(self.stem(images))))
-        logits: Tensor = self.head(F.relu(features).mean(dim=(2, 3)))
+    def maps(self, images: Tensor) -> list[Tensor]:
+        return chain(self.stem(images), (self.stage1, self.stage2, self.stage3))
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.head(pooled(F.relu(features)))
         return logits
+
+
+def shake_shake26_2x32d(channels: int, classes: int, width: float, image_size: int) -> nn.Module:
+    """Two branches of 32 channels in the first stage."""
+    return ShakeShake(channels, classes, scaled(32, width))
+
+
+def shake_shake26_2x96d(channels: int, classes: int, width: float, image_size: int) -> nn.Module:
+    """Two branches of 96 channels in the first stage."""
+    return ShakeShake(channels, classes, scaled(96, width))

@@ -1,47 +1,22 @@
-"""Networks for small images, by name. A new network is one builder and one entry in `ZOO`.
+"""The networks of the zoo are those of timm and torchvision, with other stems.
 
-They are built from timm and torchvision, with a stem of stride 1 in place of ImageNet's. All take
-16 to 64 pixels, 1 or 3 channels, and any number of classes.
-
-At 32x32, 10 classes and width 1, the networks in MEAL's official implementation have, in G
-multiply-adds and M parameters: vgg11 0.153/9.231, vgg16 0.313/14.73, vgg19 0.398/20.04, resnet18
-0.555/11.17, preact_resnet18 0.555/11.17, densenet 2.363/10.96, mobilenet 0.0464/3.217, dpn92
-2.042/34.23, googlenet 1.522/6.166, resnext29 1.409/9.129. `python -m meal networks` prints ours;
-tests check that they are within 5%. The published Shake-Shake 26 networks have 2.9 M (2x32d) and
-26.2 M (2x96d) parameters.
-
-Builders import their library when called: `configure` needs only the names.
+The names and shapes of their weights, their outputs, blocks and gradients, and how weights start.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from torch import nn
+import pytest
+import torch
+from torch import nn
 
-
-@dataclass(frozen=True)
-class Architecture:
-    """How a network is built.
-
-    Attributes:
-        build: called with `(channels, classes, width, image_size)`.
-        scales: whether it supports widths other than 1.
-        taps: names of the sub-modules that return feature maps, for a network not built by timm.
-    """
-
-    build: Callable[[int, int, float, int], nn.Module]
-    scales: bool = False
-    taps: tuple[str, ...] = ()
-
-
-def _scaled(channels: int, width: float) -> int:
-    """A number of channels times a width: a multiple of 4, at least 4."""
-    return max(4, round(channels * width / 4) * 4)
+from meal.models.blocks import BlockNetwork
+from meal.models.factory import build
+from meal.models.spec import NetworkSpec
+from meal.models.zoo.staged import scaled as _scaled
 
 
 def _stem(channels: int, out_channels: int, kernel_size: int = 3) -> nn.Module:
@@ -177,31 +152,82 @@ def _dpn92(channels: int, classes: int, width: float, image_size: int) -> nn.Mod
 
 
 def _googlenet(channels: int, classes: int, width: float, image_size: int) -> nn.Module:
-    from meal.models.googlenet import build
+    from torchvision.models.googlenet import BasicConv2d, GoogLeNet, Inception, InceptionAux
 
-    return build(channels, classes)
+    class Deeper(Inception):
+        def __init__(self, *args: int) -> None:
+            super().__init__(*args)
+            width = args[5]  # in, 1x1, 3x3 reduced, 3x3, 5x5 reduced, 5x5, pool
+            self.branch3.append(BasicConv2d(width, width, kernel_size=3, padding=1))
+
+    network: Any = GoogLeNet(
+        num_classes=classes, aux_logits=False, init_weights=False, dropout=0.0,
+        blocks=[BasicConv2d, Deeper, InceptionAux],
+    )  # fmt: skip
+    network.conv1 = BasicConv2d(channels, 192, kernel_size=3, padding=1)
+    network.maxpool1 = network.conv2 = network.conv3 = network.maxpool2 = nn.Identity()
+    network.maxpool3 = nn.MaxPool2d(3, stride=2, padding=1)
+    network.maxpool4 = nn.MaxPool2d(3, stride=2, padding=1)
+    return network
 
 
-def _shake_shake26(
-    planes: int, channels: int, classes: int, width: float, image_size: int
-) -> nn.Module:
-    from meal.models.shake_shake import ShakeShake
-
-    return ShakeShake(channels, classes, _scaled(planes, width))
-
-
-STAGES = ("stage1", "stage2", "stage3")
-ZOO: dict[str, Architecture] = {
-    "resnet18": Architecture(_resnet18, scales=True),
-    "preact_resnet18": Architecture(_preact_resnet18, scales=True),
-    "resnext29": Architecture(_resnext29),
-    "vgg11": Architecture(partial(_vgg, (1, 1, 2, 2, 2)), scales=True),
-    "vgg16": Architecture(partial(_vgg, (2, 2, 3, 3, 3)), scales=True),
-    "vgg19": Architecture(partial(_vgg, (2, 2, 4, 4, 4)), scales=True),
-    "densenet": Architecture(_densenet, scales=True),
-    "googlenet": Architecture(_googlenet, taps=("inception3b", "inception4e", "inception5b")),
-    "dpn92": Architecture(_dpn92),
-    "mobilenet": Architecture(_mobilenet, scales=True),
-    "shake_shake26_2x32d": Architecture(partial(_shake_shake26, 32), scales=True, taps=STAGES),
-    "shake_shake26_2x96d": Architecture(partial(_shake_shake26, 96), scales=True, taps=STAGES),
+REFERENCES: dict[str, Callable[[int, int, float, int], nn.Module]] = {
+    "resnet18": _resnet18,
+    "preact_resnet18": _preact_resnet18,
+    "resnext29": _resnext29,
+    "vgg11": partial(_vgg, (1, 1, 2, 2, 2)),
+    "vgg19": partial(_vgg, (2, 2, 4, 4, 4)),
+    "densenet": _densenet,
+    "mobilenet": _mobilenet,
+    "dpn92": _dpn92,
+    "googlenet": _googlenet,
 }
+TAPS = {"googlenet": ("inception3b", "inception4e", "inception5b")}
+CASES = [
+    *((arch, 1.0, 1, 16) for arch in REFERENCES),
+    *((arch, 0.25, 3, 32) for arch in ("resnet18", "preact_resnet18", "vgg11", "densenet")),
+    ("mobilenet", 0.5, 1, 28),
+]
+
+
+@pytest.mark.parametrize(("arch", "width", "channels", "size"), CASES)
+def test_values_gradients_and_initial_weights_are_those_of_the_library(
+    arch: str, width: float, channels: int, size: int
+) -> None:
+    spec = NetworkSpec(arch, width, channels, size, 7)
+    own = build(spec)
+    torch.manual_seed(0)
+    reference = REFERENCES[arch](channels, 7, width, size).to(memory_format=torch.channels_last)
+    theirs = reference.state_dict()
+    assert {name: value.shape for name, value in own.state_dict().items()} == {
+        name: value.shape for name, value in theirs.items()
+    }
+    for name, value in own.state_dict().items():
+        if value.ndim > 1 and value.numel() > 2000:
+            assert float(value.std()) == pytest.approx(float(theirs[name].std()), rel=0.1), name
+        elif value.ndim == 1 and "weight" in name:
+            assert torch.equal(value, theirs[name]), name
+        elif name.endswith("bias"):
+            assert value.any() == theirs[name].any(), name
+    noise = {
+        name: value + 0.01 * torch.rand_like(value) if value.is_floating_point() else value
+        for name, value in theirs.items()
+    }
+    images = torch.randn(3, channels, size, size).to(memory_format=torch.channels_last)
+    results = []
+    for network, taps in ((own, ()), (reference, TAPS.get(arch, ()))):
+        network.load_state_dict(noise)
+        with_blocks = BlockNetwork(network, taps, 3, spec.shape)
+        trained, blocks = with_blocks.train()(images)
+        trained.square().sum().backward()
+        logits = with_blocks.eval()(images)[0]
+        gradients = [parameter.grad for parameter in network.parameters()]
+        results.append((trained, logits, blocks, gradients))
+    (trained, logits, blocks, _), expected = results
+    assert torch.equal(trained, expected[0]) and torch.equal(logits, expected[1])
+    assert blocks.keys() == expected[2].keys() and len(blocks) == 3
+    for block, values in blocks.items():
+        assert torch.equal(values, expected[2][block]), block
+    named = dict(reference.named_parameters())
+    for name, parameter in own.named_parameters():
+        assert torch.allclose(parameter.grad, named[name].grad, rtol=1e-4, atol=1e-5), name  # type: ignore[arg-type]
