@@ -5,6 +5,8 @@ Each sub-package owns the sections of params.yaml that it uses, in its `settings
 
 from __future__ import annotations
 
+import copy
+import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,15 +44,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: if it cannot be read or does not hold keys and values.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        _check_nesting(text)
-        raw = yaml.safe_load(text)
+        raw = copy.deepcopy(_content(path.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError, *_CONSTRUCTORS) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path.name} cannot be read: {reason}") from None
     if not isinstance(raw, dict):
         raise UserError(f"{path.name} holds no keys; start from the file in the repository")
     return raw
+
+
+@functools.lru_cache(maxsize=1)
+def _content(text: str) -> Any:
+    """The values in a text; a stage reads the same params.yaml several times."""
+    _check_nesting(text)
+    return yaml.safe_load(text)
 
 
 def _check_nesting(text: str) -> None:
