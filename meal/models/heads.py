@@ -11,9 +11,9 @@ from torch import nn
 
 from meal.core.errors import UserError
 from meal.models.factory import build
-from meal.models.memory import SkipInitialisation
 from meal.models.parts import inner, submodule
 from meal.models.spec import NetworkSpec
+from meal.models.trial import without_values
 
 Frozen = Literal["backbone"] | Sequence[str]
 
@@ -35,8 +35,7 @@ def head_names(spec: NetworkSpec) -> list[str]:
 def _shapes(spec: NetworkSpec) -> dict[str, torch.Size]:
     """The shapes of a network's parameters; on the meta device, if its code can do that."""
     try:
-        with torch.device("meta"), SkipInitialisation():
-            network = build(spec)
+        network = without_values(spec)
     except Exception:  # code outside the zoo may raise anything
         network = build(spec)
     return {name: parameter.shape for name, parameter in network.named_parameters()}

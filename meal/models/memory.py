@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from meal.core.device import total_memory
 from meal.core.errors import UserError
-from meal.models.factory import build
 from meal.models.spec import NetworkSpec
+from meal.models.trial import nbytes, trial, without_values
 
 Precision = Literal["float32", "bfloat16"]
 
 _COPIES = 4  # of the weights in training: themselves, gradients, momentum, the kept state
 _PROBE = 2  # images; BatchNorm needs more than one in training
-# Up to this many pixels per side and bytes of weights, the images pass through a real network. On
-# the meta device, nearly every operation imports torch's compiler: 1.6 CPU seconds.
-_SMALL_IMAGE, _SMALL_WEIGHTS = 64, 2**28
-
-
-class SkipInitialisation(TorchFunctionMode):
-    """Skip in-place functions on meta tensors: they have no values, and `normal_` is slow there."""
-
-    def __torch_function__(  # noqa: D105
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        name = getattr(func, "__name__", "")
-        in_place = name.endswith("_") and not name.startswith("_")
-        target = args[0] if args else (kwargs or {}).get("tensor")  # so named in torch.nn.init
-        if in_place and isinstance(target, Tensor) and target.is_meta:
-            return target
-        return func(*args, **(kwargs or {}))
 
 
 def check_memory(
@@ -63,14 +40,11 @@ def check_memory(
         UserError: with the estimate and the total memory.
     """
     try:
-        with torch.device("meta"), SkipInitialisation():
-            network = build(spec)
-        needed = sum(value.nbytes for value in network.state_dict().values())
+        needed = nbytes(without_values(spec))
         if batch_size is not None:
-            if spec.image_size <= _SMALL_IMAGE and needed <= _SMALL_WEIGHTS:
-                outputs = _saved_bytes(build(spec), torch.zeros(_PROBE, *spec.shape))
-            else:
-                outputs = _saved_bytes(network, torch.zeros(_PROBE, *spec.shape, device="meta"))
+            network, where = trial(spec)
+            with where:
+                outputs = _saved_bytes(network, torch.zeros(_PROBE, *spec.shape))
             outputs //= _PROBE
             if precision == "bfloat16":
                 outputs //= 2
