@@ -17,9 +17,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from dvc.cli import main as dvc
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
+from dvc.repo.experiments.queue.celery import LocalCeleryQueue
 from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
 from tqdm import tqdm
 
@@ -31,7 +33,8 @@ from meal.experiments.cores import share_cores
 from meal.experiments.repository import open_repository
 
 POLL_SECONDS = 3
-_IDLE_SECONDS = 60  # after which workers are started again
+_IDLE_SECONDS = 60  # after which workers are started again, or experiments without one are ended
+_COLLECT_SECONDS = 10  # that a worker may need to store an experiment whose process has ended
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,12 @@ def run(trials: Sequence[Trial], target: str, jobs: int) -> list[str]:
     queue = repo.experiments.celery_queue
     there = set(finished(repo))
     missing = [trial for trial in trials if trial.name not in there]
+    names = {trial.name for trial in missing}
+    if names & _abandoned(queue):
+        time.sleep(_COLLECT_SECONDS)
+        _end(queue, names & _abandoned(queue))
+    # Else what failed would stay listed beside the experiment that replaces it.
+    queue.remove([each.entry.stash_rev for each in queue.iter_failed() if each.entry.name in names])
     waiting = {entry.name for entry in [*queue.iter_queued(), *queue.iter_active()]}
     for trial in missing:
         if trial.name not in waiting:
@@ -78,7 +87,35 @@ def run(trials: Sequence[Trial], target: str, jobs: int) -> list[str]:
                 raise UserError(f"{trial.name}: DVC could not queue it; see its message above")
     share_cores(os.environ, jobs)
     queue.start_workers(count=jobs)
-    return _follow(repo, {trial.name for trial in missing}, jobs)
+    return _follow(repo, names, jobs)
+
+
+def _abandoned(queue: LocalCeleryQueue) -> set[str]:
+    """Names of active experiments without a process.
+
+    If a worker is killed with its experiment, as when the power fails, DVC takes the experiment for
+    active until `dvc queue kill`.
+    """
+    return {entry.name for entry in queue.iter_active() if not _has_process(queue, entry.stash_rev)}
+
+
+def _has_process(queue: LocalCeleryQueue, revision: str) -> bool:
+    try:
+        process = queue.proc[revision]
+    except KeyError:
+        return True  # it is about to start
+    try:  # the number may be that of another process by now
+        words = psutil.Process(process.pid).cmdline()
+    except psutil.Error:
+        return False
+    return any(revision in word for word in words)
+
+
+def _end(queue: LocalCeleryQueue, names: set[str]) -> None:
+    """Tell DVC that experiments have failed."""
+    if names:
+        print(f"ended without a result: {', '.join(sorted(names))}", flush=True)
+        queue.kill(names, force=True)
 
 
 def _follow(repo: Repo, wanted: set[str], jobs: int) -> list[str]:
@@ -87,6 +124,7 @@ def _follow(repo: Repo, wanted: set[str], jobs: int) -> list[str]:
     told: dict[str, str] = {}  # the last word about each experiment
     gone: set[str] = set()  # in no list at the last look
     worked = time.monotonic()  # when an experiment was last seen running
+    since: dict[str, float] = {}  # when an active experiment was first seen without a process
     with tqdm(total=len(wanted), desc="experiments", disable=None) as bar:
         while True:
             # In the order in which an experiment passes through them, so that none is overlooked.
@@ -105,6 +143,9 @@ def _follow(repo: Repo, wanted: set[str], jobs: int) -> list[str]:
             if wanted == done | failed:
                 return sorted(failed)
             now = time.monotonic()
+            alone = active & _abandoned(queue)
+            since = {name: since.get(name, now) for name in alone}
+            _end(queue, {name for name in alone if now - since[name] > _IDLE_SECONDS})
             if active or not queued:
                 worked = now
             elif now - worked > _IDLE_SECONDS:  # a worker that was about to end took none of them

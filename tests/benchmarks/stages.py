@@ -20,19 +20,19 @@ FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 # The libraries that each stage needs, and the function whose first call ends the measurement: the
 # stage's first step. Stages without one run to their end, on tiny data.
-LIBRARIES = "pydantic, yaml, torch, timm, safetensors.torch"
-TRAINING = f"{LIBRARIES}, tqdm"
+# A stage that trains or answers needs torch, and little else.
+LIBRARIES = "pydantic, yaml, torch, safetensors.torch"
 STEP, OUTPUTS = "meal.training.engine:_Trainer._optimise", "meal.cache.build:view_outputs"
 # Pydantic loads lazily: it does so when a class is defined, not when it is imported.
 MODELS = "yaml, pydantic; type('Model', (pydantic.BaseModel,), {})"
 STAGES = {
     "configure": (MODELS, ""),
     "prepare": ("pydantic, yaml, torch, sklearn.datasets, sklearn.model_selection", ""),
-    "teacher vgg": (TRAINING, STEP),
-    "cache vgg": (TRAINING, OUTPUTS),
+    "teacher vgg": ("torch", STEP),
+    "cache vgg": ("torch", OUTPUTS),
     "ensemble": ("pydantic, yaml, torch, safetensors.torch, scipy.optimize", ""),
-    "baseline": (TRAINING, STEP),
-    "distill": (TRAINING, STEP),
+    "baseline": ("torch", STEP),
+    "distill": ("torch", STEP),
     "evaluate": (f"{LIBRARIES}, scipy.optimize, scipy.stats, sklearn.metrics", ""),
 }
 

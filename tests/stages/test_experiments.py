@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
+import time
 
+import psutil
 import pytest
 
 from tests.stages.conftest import Project
@@ -22,11 +26,35 @@ def names(project: Project) -> list[str]:
     return project.run("dvc", "exp", "list", "--name-only").stdout.split()
 
 
+def cut_power(project: Project, sweep: list[str]) -> None:
+    """Start a sweep, and kill all its processes when two stages run."""
+    with subprocess.Popen(sweep, cwd=project.folder, stdout=subprocess.DEVNULL) as started:
+        while True:
+            own = [process for process in psutil.process_iter() if is_of(process, project)]
+            stages = [process for process in own if "stages." in " ".join(process.cmdline())]
+            if len(stages) >= 2:
+                break
+            assert started.poll() is None
+            time.sleep(0.2)
+        for process in own:
+            process.kill()
+    assert started.returncode == -signal.SIGKILL
+
+
+def is_of(process: psutil.Process, project: Project) -> bool:
+    try:
+        return process.cwd().startswith(str(project.folder))
+    except psutil.Error:
+        return False
+
+
 def test_a_sweep_runs_each_combination_once_and_the_table_pairs_seeds(project: Project) -> None:
     before = set(names(project))
     sweep = ["python", "-m", "meal", "sweep", "-S", "distill.adversarial=off,minimax"]
     sweep += ["-S", "distill.seed=1,2", "-j", "2"]
+    cut_power(project, sweep)
     told = project.run(*sweep).stdout
+    assert "ended without a result: " in told
     assert len(re.findall(r"^started \S+ \(\d of 4 done\)$", told, re.MULTILINE)) == 4
     assert len(re.findall(r"^finished \S+ \(\d of 4 done\)$", told, re.MULTILINE)) == 4
     made = set(names(project)) - before
