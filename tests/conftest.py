@@ -20,8 +20,8 @@ from meal.datasets import registry
 from meal.datasets.raw import RawImages
 from meal.datasets.registry import Dataset
 from meal.distill.settings import Distill
-from meal.models import zoo
-from meal.models.zoo import Architecture
+from meal.models.zoo import registry as zoo
+from meal.models.zoo.registry import Architecture
 from meal.prepare.preparation import prepare
 from meal.prepare.settings import PrepareSlice
 

@@ -12,7 +12,7 @@ from meal.cli.main import app
 from meal.evaluation.costs import count
 from meal.evaluation.zoo import KNOWN, zoo_costs
 from meal.models.spec import NetworkSpec
-from meal.models.zoo import ZOO
+from meal.models.zoo.registry import ZOO
 from tests.conftest import ROOT
 
 

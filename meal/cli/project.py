@@ -24,7 +24,7 @@ def networks(
 ) -> None:
     """Print the multiply-adds and parameters of architectures of the zoo."""
     from meal.evaluation.zoo import zoo_costs
-    from meal.models.zoo import ZOO
+    from meal.models.zoo.registry import ZOO
     from meal.report.tables import networks_table
 
     with errors(in_project=False):

@@ -18,7 +18,7 @@ from meal.core.digests import code_digest
 from meal.core.errors import UserError
 from meal.core.text import printable
 from meal.models.settings import Network
-from meal.models.zoo import ZOO
+from meal.models.zoo.registry import ZOO
 
 TIMM, TORCHVISION = "timm/", "torchvision/"  # prefixes of their names
 # Arguments with which the libraries' builders load files or download, and their prefixes.

@@ -14,7 +14,7 @@ from meal.models.hub import size_argument
 from meal.models.parts import inner
 from meal.models.spec import NetworkSpec
 from meal.models.strides import subsample_first
-from meal.models.zoo import ZOO
+from meal.models.zoo.registry import ZOO
 
 
 def build(spec: NetworkSpec, seed: int = 0) -> nn.Module:

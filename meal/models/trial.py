@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from meal.models.factory import build
 from meal.models.spec import NetworkSpec
-from meal.models.zoo import ZOO
+from meal.models.zoo.registry import ZOO
 
 META, CPU = torch.device("meta"), torch.device("cpu")
 # Up to this many pixels per side and bytes of weights, a network of the zoo is cheap to run.

@@ -111,7 +111,7 @@ def test_a_block_that_the_student_lacks_is_reported(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from meal.models import zoo
+    from meal.models.zoo import registry as zoo
     from tests.conftest import tiny_network
 
     def two_levels(*arguments: Any) -> nn.Module:

@@ -9,11 +9,11 @@ import pytest
 from torch import nn
 
 from meal.core.errors import UserError
-from meal.models import zoo
 from meal.models.factory import build
 from meal.models.heads import freeze, head_names
 from meal.models.spec import InputSpec, NetworkSpec
-from meal.models.zoo import Architecture
+from meal.models.zoo import registry as zoo
+from meal.models.zoo.registry import Architecture
 
 ADAPTED = InputSpec(64, 3, (0.5,) * 3, (0.5,) * 3, (0.1,), (0.3,))
 

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from meal.core.errors import UserError
-from meal.models import memory, zoo
+from meal.models import memory
 from meal.models.memory import check_memory
 from meal.models.spec import NetworkSpec
-from meal.models.zoo import Architecture
+from meal.models.zoo import registry as zoo
+from meal.models.zoo.registry import Architecture
 
 CPU = torch.device("cpu")
 
@@ -49,7 +50,7 @@ def test_counting_imports_no_compiler() -> None:
 import sys, torch
 from meal.models.memory import check_memory
 from meal.models.spec import NetworkSpec
-from meal.models.zoo import ZOO
+from meal.models.zoo.registry import ZOO
 for arch in ZOO:
     check_memory(NetworkSpec(arch, 1.0, 1, 16, 10), torch.device('cpu'), 64)
 found = {'torch._dynamo', 'torchvision', 'timm'} & set(sys.modules)

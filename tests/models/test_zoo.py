@@ -16,7 +16,7 @@ from meal.models.checkpoint import load, save
 from meal.models.factory import build, with_blocks
 from meal.models.spec import NetworkSpec
 from meal.models.strides import subsample_first
-from meal.models.zoo import ZOO
+from meal.models.zoo.registry import ZOO
 from meal.models.zoo.shake_shake import mix
 
 # G multiply-adds and M parameters in the official implementation, at 32x32 and 10 classes.

@@ -20,10 +20,10 @@ from meal.core.collectives import join, leave
 from meal.core.work import WorkFolder
 from meal.distill.objective import DistillationObjective
 from meal.distill.teachers import BlockTargets, Targets
-from meal.models import zoo
 from meal.models.factory import build, with_blocks
 from meal.models.spec import NetworkSpec
-from meal.models.zoo import Architecture
+from meal.models.zoo import registry as zoo
+from meal.models.zoo.registry import Architecture
 from meal.supervised.objective import SupervisedObjective
 from meal.training.checkpoints import Checkpoints
 from meal.training.engine import Objective, Run, train

@@ -1,0 +1,69 @@
+"""Networks for small images, by name. A new network is one builder and one entry in `ZOO`.
+
+Each has a stem of stride 1 in place of ImageNet's, takes images of 16 to 64 pixels with 1 or 3
+channels, and any number of classes. Modules and weights have the names that timm gives them.
+
+At 32x32, 10 classes and width 1, the networks in MEAL's official implementation have, in G
+multiply-adds and M parameters: vgg11 0.153/9.231, vgg16 0.313/14.73, vgg19 0.398/20.04, resnet18
+0.555/11.17, preact_resnet18 0.555/11.17, densenet 2.363/10.96, mobilenet 0.0464/3.217, dpn92
+2.042/34.23, googlenet 1.522/6.166, resnext29 1.409/9.129. `python -m meal networks` prints ours;
+tests check that they are within 5%. The published Shake-Shake 26 networks have 2.9 M (2x32d) and
+26.2 M (2x96d) parameters.
+
+A network is imported when it is built: `configure` needs only the names. None of them imports timm
+or torchvision, which take longer to import than torch does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    Builder = Callable[[int, int, float, int], nn.Module]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How a network is built.
+
+    Attributes:
+        build: called with `(channels, classes, width, image_size)`.
+        scales: whether it supports widths other than 1.
+    """
+
+    build: Builder
+    scales: bool = False
+
+
+def _builder(module: str, function: str) -> Builder:
+    def build(channels: int, classes: int, width: float, image_size: int) -> nn.Module:
+        made = getattr(importlib.import_module(f"{__package__}.{module}"), function)
+        network: nn.Module = made(channels, classes, width, image_size)
+        return network
+
+    return build
+
+
+ZOO: dict[str, Architecture] = {
+    "resnet18": Architecture(_builder("resnet", "resnet18"), scales=True),
+    "preact_resnet18": Architecture(_builder("resnet", "preact_resnet18"), scales=True),
+    "resnext29": Architecture(_builder("resnet", "resnext29")),
+    "vgg11": Architecture(_builder("vgg", "vgg11"), scales=True),
+    "vgg16": Architecture(_builder("vgg", "vgg16"), scales=True),
+    "vgg19": Architecture(_builder("vgg", "vgg19"), scales=True),
+    "densenet": Architecture(_builder("densenet", "densenet"), scales=True),
+    "googlenet": Architecture(_builder("googlenet", "googlenet")),
+    "dpn92": Architecture(_builder("dpn", "dpn92")),
+    "mobilenet": Architecture(_builder("mobilenet", "mobilenet"), scales=True),
+    "shake_shake26_2x32d": Architecture(
+        _builder("shake_shake", "shake_shake26_2x32d"), scales=True
+    ),
+    "shake_shake26_2x96d": Architecture(
+        _builder("shake_shake", "shake_shake26_2x96d"), scales=True
+    ),
+}
