@@ -17,11 +17,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 from dvc.cli import main as dvc
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
-from dvc.repo.experiments.queue.celery import LocalCeleryQueue
 from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
 from tqdm import tqdm
 
@@ -29,11 +27,12 @@ from meal.configure.checks import checked_slices, weights_files
 from meal.configure.schema import load_params
 from meal.core.digests import code_digest, fingerprint
 from meal.core.errors import UserError
+from meal.experiments.abandoned import abandoned, end, forget_failed
 from meal.experiments.cores import share_cores
 from meal.experiments.repository import open_repository
 
 POLL_SECONDS = 3
-_IDLE_SECONDS = 60  # after which workers are started again, or experiments without one are ended
+_IDLE_SECONDS = 60  # after which workers are started again, and abandoned experiments ended
 _COLLECT_SECONDS = 10  # that a worker may need to store an experiment whose process has ended
 
 
@@ -74,11 +73,10 @@ def run(trials: Sequence[Trial], target: str, jobs: int) -> list[str]:
     there = set(finished(repo))
     missing = [trial for trial in trials if trial.name not in there]
     names = {trial.name for trial in missing}
-    if names & _abandoned(queue):
+    if lone := abandoned(queue, names):
         time.sleep(_COLLECT_SECONDS)
-        _end(queue, names & _abandoned(queue))
-    # Else what failed would stay listed beside the experiment that replaces it.
-    queue.remove([each.entry.stash_rev for each in queue.iter_failed() if each.entry.name in names])
+        end(queue, lone & abandoned(queue, names))
+    forget_failed(queue, names)
     waiting = {entry.name for entry in [*queue.iter_queued(), *queue.iter_active()]}
     for trial in missing:
         if trial.name not in waiting:
@@ -90,41 +88,13 @@ def run(trials: Sequence[Trial], target: str, jobs: int) -> list[str]:
     return _follow(repo, names, jobs)
 
 
-def _abandoned(queue: LocalCeleryQueue) -> set[str]:
-    """Names of active experiments without a process.
-
-    If a worker is killed with its experiment, as when the power fails, DVC takes the experiment for
-    active until `dvc queue kill`.
-    """
-    return {entry.name for entry in queue.iter_active() if not _has_process(queue, entry.stash_rev)}
-
-
-def _has_process(queue: LocalCeleryQueue, revision: str) -> bool:
-    try:
-        process = queue.proc[revision]
-    except KeyError:
-        return True  # it is about to start
-    try:  # the number may be that of another process by now
-        words = psutil.Process(process.pid).cmdline()
-    except psutil.Error:
-        return False
-    return any(revision in word for word in words)
-
-
-def _end(queue: LocalCeleryQueue, names: set[str]) -> None:
-    """Tell DVC that experiments have failed."""
-    if names:
-        print(f"ended without a result: {', '.join(sorted(names))}", flush=True)
-        queue.kill(names, force=True)
-
-
 def _follow(repo: Repo, wanted: set[str], jobs: int) -> list[str]:
     """Say what becomes of experiments until all have ended; return those that failed."""
     queue = repo.experiments.celery_queue
     told: dict[str, str] = {}  # the last word about each experiment
     gone: set[str] = set()  # in no list at the last look
     worked = time.monotonic()  # when an experiment was last seen running
-    since: dict[str, float] = {}  # when an active experiment was first seen without a process
+    looked, lone = worked, set[str]()  # when, and which were abandoned then
     with tqdm(total=len(wanted), desc="experiments", disable=None) as bar:
         while True:
             # In the order in which an experiment passes through them, so that none is overlooked.
@@ -143,9 +113,9 @@ def _follow(repo: Repo, wanted: set[str], jobs: int) -> list[str]:
             if wanted == done | failed:
                 return sorted(failed)
             now = time.monotonic()
-            alone = active & _abandoned(queue)
-            since = {name: since.get(name, now) for name in alone}
-            _end(queue, {name for name in alone if now - since[name] > _IDLE_SECONDS})
+            if now - looked > _IDLE_SECONDS:
+                looked, before, lone = now, lone, abandoned(queue, active)
+                end(queue, lone & before)
             if active or not queued:
                 worked = now
             elif now - worked > _IDLE_SECONDS:  # a worker that was about to end took none of them

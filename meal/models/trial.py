@@ -49,7 +49,7 @@ def trial(spec: NetworkSpec) -> tuple[nn.Module, torch.device]:
     torchvision, so a network that is not of the zoo has nothing to gain.
     """
     network = without_values(spec)
-    small = spec.image_size <= _SMALL_IMAGE and nbytes(network) <= _SMALL_WEIGHTS
+    small = spec.inner_shape[-1] <= _SMALL_IMAGE and nbytes(network) <= _SMALL_WEIGHTS
     return (build(spec), CPU) if small and spec.arch in ZOO else (network, META)
 
 

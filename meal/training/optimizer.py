@@ -100,6 +100,7 @@ class GroupOptimizer:
             steps, means, squares = states
             first, second = settings.betas
             moments: Any = {"beta1": first, "beta2": second, "eps": EPSILON, "amsgrad": False}
+            moments["has_complex"] = any(map(torch.is_complex, parameters))
             adamw(parameters, gradients, means, squares, [], steps, **moments, **common)
             return
         momenta = states[0] if states else [None] * len(parameters)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from torch import nn
 from meal.core.errors import UserError
 from meal.models import memory
 from meal.models.memory import check_memory
-from meal.models.spec import NetworkSpec
+from meal.models.spec import InputSpec, NetworkSpec
+from meal.models.trial import META, trial
 from meal.models.zoo import registry as zoo
 from meal.models.zoo.registry import Architecture
 
@@ -42,6 +44,20 @@ def test_a_network_too_large_for_the_machine_is_not_built() -> None:
 def test_activations_count_too() -> None:
     with pytest.raises(UserError, match="batch_size 65536"):
         check_memory(NetworkSpec("resnet18", 1.0, 3, 224, 10), CPU, 65536)
+
+
+def test_only_small_networks_of_the_zoo_are_run() -> None:
+    small = NetworkSpec("resnet18", 0.125, 1, 16, 10)
+    enlarged = InputSpec(256, 3, (0.5,) * 3, (0.5,) * 3, (0.1,), (0.3,))
+    assert trial(small)[1] == CPU
+    for other in (
+        replace(small, image_size=96),
+        replace(small, width=16.0),
+        replace(small, inputs=enlarged),
+        replace(small, arch="networks.example:small_convnet", width=1.0),
+    ):
+        network, device = trial(other)
+        assert device == META and next(network.parameters()).is_meta
 
 
 def test_counting_imports_no_compiler() -> None:

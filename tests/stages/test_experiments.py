@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -53,7 +54,13 @@ def test_a_sweep_runs_each_combination_once_and_the_table_pairs_seeds(project: P
     sweep = ["python", "-m", "meal", "sweep", "-S", "distill.adversarial=off,minimax"]
     sweep += ["-S", "distill.seed=1,2", "-j", "2"]
     cut_power(project, sweep)
-    told = project.run(*sweep).stdout
+    with subprocess.Popen(["sleep", "1000"]) as innocent:
+        for file in (project.folder / ".dvc/tmp/exps/run").glob("*/*.json"):
+            process = json.loads(file.read_text())  # its number has been given to another process
+            file.write_text(json.dumps({**process, "pid": innocent.pid}))
+        told = project.run(*sweep).stdout
+        assert innocent.poll() is None
+        innocent.kill()
     assert "ended without a result: " in told
     assert len(re.findall(r"^started \S+ \(\d of 4 done\)$", told, re.MULTILINE)) == 4
     assert len(re.findall(r"^finished \S+ \(\d of 4 done\)$", told, re.MULTILINE)) == 4

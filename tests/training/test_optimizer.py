@@ -113,6 +113,23 @@ def test_rates_decay_by_sub_module_for_other_networks_and_behind_an_adapter() ->
     ]  # fmt: skip
 
 
+def test_adamw_treats_complex_parameters_as_torch_does() -> None:
+    class Complex(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor([1 + 2j, 3 - 1j]))
+
+    ours, theirs = Complex(), Complex()
+    reference = torch.optim.AdamW(theirs.parameters(), 0.1, weight_decay=0.0)
+    theirs.weight.grad = torch.full_like(theirs.weight, 2 + 3j)
+    options: dict[str, Any] = {"optimizer": "adamw", "lr": 0.1, "weight_decay": 0.0}
+    group = ParameterGroup(ours, Optimisation.model_validate({"schedule": "constant", **options}))
+    ours.weight.grad = theirs.weight.grad.clone()
+    GroupOptimizer(group).step(0, steps_per_epoch=1, epochs=1)
+    reference.step()
+    assert torch.equal(ours.weight, theirs.weight)
+
+
 def test_norms_belong_to_the_layer_before_them_and_blocks_count_one_by_one() -> None:
     scales = layer_scales(build(NetworkSpec("resnet18", 0.125, 1, 16, 3)), 0.5)
     names = ("conv1", "bn1", "layer1.0.conv1", "layer1.0.bn2", "layer1.1.conv2", "layer4.1.conv1")

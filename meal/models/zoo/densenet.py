@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -80,15 +80,14 @@ class DenseNet(Staged):
         nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(self.classifier.bias)
 
-    def maps(self, images: Tensor) -> list[Tensor]:
-        maps = []
+    def maps(self, images: Tensor) -> Iterator[Tensor]:
         for layer in self.features:
+            if isinstance(layer, _Transition):
+                yield images
             images = layer(images)
             if isinstance(layer, nn.BatchNorm2d):
                 images = F.relu(images, inplace=True)
-            elif isinstance(layer, _Block):
-                maps.append(images)
-        return [*maps[:-1], images]  # the last block ends behind its norm
+        yield images
 
     def forward_head(self, features: Tensor) -> Tensor:
         logits: Tensor = self.classifier(pooled(features))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -79,15 +80,13 @@ class DPN(Staged):
         self.features.add_module("conv5_bn_ac", nn.Sequential(OrderedDict(bn=last)))
         self.classifier = nn.Conv2d(inputs, classes, 1)
 
-    def maps(self, images: Tensor) -> list[Tensor]:
-        maps = []
+    def maps(self, images: Tensor) -> Iterator[Tensor]:
         for name, layer in list(self.features.named_children())[:-1]:
             images = layer(images)
             if name == "conv1_1":
                 images = F.relu(images, inplace=True)
             elif name in self._ends:
-                maps.append(images)
-        return maps
+                yield images
 
     def forward_head(self, features: Tensor) -> Tensor:
         active = F.relu(self.features[-1](features))

@@ -6,6 +6,8 @@ an Inception block has two 3x3 convolutions in place of one of 5x5.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -72,16 +74,14 @@ class GoogLeNet(Staged):
                 inputs = sum(branches[index] for index in (0, 2, 4, 5))
         self.fc = nn.Linear(inputs, classes)
 
-    def maps(self, images: Tensor) -> list[Tensor]:
+    def maps(self, images: Tensor) -> Iterator[Tensor]:
         values: Tensor = self.conv1(images)
-        maps: list[Tensor] = []
-        for stage in STAGES:
-            if maps:
+        for number, stage in enumerate(STAGES):
+            if number:
                 values = F.max_pool2d(values, 3, stride=2, padding=1)
             for name in stage:
                 values = self.get_submodule(f"inception{name}")(values)
-            maps.append(values)
-        return maps
+            yield values
 
     def forward_head(self, features: Tensor) -> Tensor:
         logits: Tensor = self.fc(pooled(features))

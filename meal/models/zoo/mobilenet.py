@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -51,7 +52,7 @@ class MobileNet(Staged):
         nn.init.uniform_(self.classifier.weight, -bound, bound)
         nn.init.zeros_(self.classifier.bias)
 
-    def maps(self, images: Tensor) -> list[Tensor]:
+    def maps(self, images: Tensor) -> Iterator[Tensor]:
         return chain(F.relu(self.bn1(self.conv_stem(images)), inplace=True), self.blocks)
 
     def forward_head(self, features: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ The stem is one convolution of stride 1, without pooling.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -103,7 +103,7 @@ class ResNet(Staged):
         self.fc = nn.Linear(inputs, classes)
         initialise(self)
 
-    def maps(self, images: Tensor) -> list[Tensor]:
+    def maps(self, images: Tensor) -> Iterator[Tensor]:
         stem = F.relu(self.bn1(self.conv1(images)), inplace=True)
         return chain(stem, map(self.get_submodule, self._names))
 
@@ -154,7 +154,7 @@ class PreActResNet(Staged):
         initialise(self)
         nn.init.normal_(classifier.weight, std=0.01)
 
-    def maps(self, images: Tensor) -> list[Tensor]:
+    def maps(self, images: Tensor) -> Iterator[Tensor]:
         return chain(self.stem(images), self.stages)
 
     def forward_head(self, features: Tensor) -> Tensor:

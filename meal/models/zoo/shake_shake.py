@@ -6,6 +6,7 @@ the backward pass; in eval mode both weights are a half.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -101,7 +102,7 @@ class ShakeShake(Staged):
         self.head = nn.Linear(4 * planes, classes)
         initialise(self)
 
-    def maps(self, images: Tensor) -> list[Tensor]:
+    def maps(self, images: Tensor) -> Iterator[Tensor]:
         return chain(self.stem(images), (self.stage1, self.stage2, self.stage3))
 
     def forward_head(self, features: Tensor) -> Tensor:

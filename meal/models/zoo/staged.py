@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 from torch import Tensor, nn
@@ -13,8 +13,8 @@ class Staged(nn.Module):
     """A network of stages, each of which ends in a feature map, and a head."""
 
     @abstractmethod
-    def maps(self, images: Tensor) -> list[Tensor]:
-        """Images `(N, C, H, W)` to the feature maps that the stages end in, in their order."""
+    def maps(self, images: Tensor) -> Iterator[Tensor]:
+        """Images `(N, C, H, W)` to the feature map that each stage ends in."""
 
     @abstractmethod
     def forward_head(self, features: Tensor) -> Tensor:
@@ -24,21 +24,22 @@ class Staged(nn.Module):
         self, images: Tensor, indices: Sequence[int] | None = None
     ) -> tuple[Tensor, list[Tensor]]:
         """The last feature map, and those at `indices`, or all: as networks of timm return them."""
-        maps = self.maps(images)
-        return maps[-1], maps if indices is None else [maps[index] for index in indices]
+        chosen, last = [], images
+        for index, last in enumerate(self.maps(images)):
+            if indices is None or index in indices:
+                chosen.append(last)
+        return last, chosen
 
     def forward(self, images: Tensor) -> Tensor:
         """Images `(N, C, H, W)` to logits `(N, classes)`."""
-        return self.forward_head(self.maps(images)[-1])
+        return self.forward_head(self.forward_intermediates(images, [])[0])
 
 
-def chain(values: Tensor, stages: Iterable[Callable[[Tensor], Tensor]]) -> list[Tensor]:
+def chain(values: Tensor, stages: Iterable[Callable[[Tensor], Tensor]]) -> Iterator[Tensor]:
     """The output of each stage, the input of which is the output of the one before."""
-    maps = []
     for stage in stages:
         values = stage(values)
-        maps.append(values)
-    return maps
+        yield values
 
 
 def pooled(features: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
@@ -35,13 +35,11 @@ class VGG(Staged):
         self.head = nn.Sequential(OrderedDict(fc=nn.Linear(channels, classes)))
         initialise(self)
 
-    def maps(self, images: Tensor) -> list[Tensor]:
-        maps = []
+    def maps(self, images: Tensor) -> Iterator[Tensor]:
         for number, layer in enumerate(self.features, start=1):
             images = layer(images)
             if number in self._ends:
-                maps.append(images)
-        return maps
+                yield images
 
     def forward_head(self, features: Tensor) -> Tensor:
         logits: Tensor = self.head(pooled(features))
