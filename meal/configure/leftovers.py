@@ -53,7 +53,8 @@ def find_leftovers(root: Path, slices: Slices, data: str | None) -> list[Leftove
         resumed = False
         for folder in sorted(folders, key=_newest, reverse=True):
             identity = _identity(folder)
-            if current is None:
+            parameters = "config" in identity or not identity  # evaluate has none
+            if current is None and parameters:
                 reason = f"{stage.name} is not part of the current parameters"
             elif identity.get("config") != current:
                 reason = "for other parameters"

@@ -62,6 +62,20 @@ def test_images_that_have_been_read_are_kept_whatever_the_split(tmp_path: Path) 
         }
 
 
+def test_evaluation_has_no_parameters_of_its_own(tmp_path: Path) -> None:
+    folders = []
+    for data, network in (("then", 1), ("now", 1), ("now", 2)):
+        made = WorkFolder(tmp_path, "evaluate", {"data": data, "networks": network})
+        (made.path / "student-test.npz").touch()
+        made.release()
+        folders.append(made.path)
+    assert find_leftovers(tmp_path, {}, None) == []
+    assert {each.path: each.reason for each in find_leftovers(tmp_path, {}, "now")} == {
+        folders[0]: "for other data",
+        folders[1]: "older, for other inputs or code",
+    }
+
+
 def slice_of(data: dict[str, object]) -> dict[str, object]:
     return {"dataset": "folder", "data": data}
 
