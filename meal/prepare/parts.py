@@ -12,8 +12,8 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
+from meal.core.arrays import read_arrays, write_arrays
 from meal.core.digests import fingerprint
-from meal.core.files import atomic_path
 
 _MOST_FILES = 4096  # per part: the most that an interruption can lose in each process
 _LEAST_FILES, _PARTS = 64, 64  # and parts enough to share evenly, but not for a few files
@@ -58,21 +58,15 @@ class Stored:
         if self._path is None:
             return
         entries: dict[str, Any] = {**arrays, _IDENTITY: self._before}
-        with atomic_path(self._path) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, **entries)
+        write_arrays(self._path, entries)
 
     def load(self) -> dict[str, NDArray[Any]] | None:
         """What `save` wrote; None if it is missing or damaged, or anything has changed."""
-        if self._path is None or not self._path.exists():
+        found = None if self._path is None else read_arrays(self._path)
+        if found is None:
             return None
         self.note()
-        try:
-            with np.load(self._path, allow_pickle=False) as stored:
-                if str(stored[_IDENTITY]) != self._before:
-                    return None
-                return {name: stored[name] for name in {*stored.files} - {_IDENTITY}}
-        except Exception:  # damage in a header can raise anything
-            return None
+        return found if str(found.pop(_IDENTITY, "")) == self._before else None
 
 
 def _state(root: Path, path: bytes) -> tuple[str, int, int]:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from meal.evaluation.kept import Floats, kept
+from meal.evaluation.outputs import kept
+from meal.metrics import Floats
 
 
 def test_arrays_are_computed_once_and_again_if_damaged(tmp_path: Path) -> None:
