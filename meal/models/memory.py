@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from meal.core.device import total_memory
 from meal.core.errors import UserError
 from meal.models.spec import NetworkSpec
-from meal.models.trial import nbytes, trial, without_values
+from meal.models.trial import META, nbytes, trial, without_values
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -40,12 +40,11 @@ def check_memory(
         UserError: with the estimate and the total memory.
     """
     try:
-        needed = nbytes(without_values(spec))
+        network, where = trial(spec) if batch_size else (without_values(spec), META)
+        needed = nbytes(network)
         if batch_size is not None:
-            network, where = trial(spec)
             with where:
-                outputs = _saved_bytes(network, torch.zeros(_PROBE, *spec.shape))
-            outputs //= _PROBE
+                outputs = _saved_bytes(network, torch.zeros(_PROBE, *spec.shape)) // _PROBE
             if precision == "bfloat16":
                 outputs //= 2
             needed = _COPIES * needed + batch_size * outputs

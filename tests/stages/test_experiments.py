@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
@@ -31,22 +32,25 @@ def cut_power(project: Project, sweep: list[str]) -> None:
     """Start a sweep, and kill all its processes when two stages run."""
     with subprocess.Popen(sweep, cwd=project.folder, stdout=subprocess.DEVNULL) as started:
         while True:
-            own = [process for process in psutil.process_iter() if is_of(process, project)]
-            stages = [process for process in own if "stages." in " ".join(process.cmdline())]
-            if len(stages) >= 2:
+            own = processes(project)
+            if sum("stages." in command for command in own.values()) >= 2:
                 break
             assert started.poll() is None
             time.sleep(0.2)
         for process in own:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
     assert started.returncode == -signal.SIGKILL
 
 
-def is_of(process: psutil.Process, project: Project) -> bool:
-    try:
-        return process.cwd().startswith(str(project.folder))
-    except psutil.Error:
-        return False
+def processes(project: Project) -> dict[psutil.Process, str]:
+    """The processes that run in a project, and their command lines."""
+    found = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            if process.cwd().startswith(str(project.folder)):
+                found[process] = " ".join(process.cmdline())
+    return found
 
 
 def test_a_sweep_runs_each_combination_once_and_the_table_pairs_seeds(project: Project) -> None:

@@ -77,7 +77,7 @@ class DenseNet(Staged):
         self.features.add_module("norm5", nn.BatchNorm2d(inputs))
         self.classifier = nn.Linear(inputs, classes)
         initialise(self, mode="fan_in")
-        nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+        initialise(stem)
         nn.init.zeros_(self.classifier.bias)
 
     def maps(self, images: Tensor) -> Iterator[Tensor]:

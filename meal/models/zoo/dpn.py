@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from meal.models.zoo.staged import Staged, convolution
+from meal.models.zoo.staged import Staged, convolution, initialise
 
 EPSILON = 1e-3  # of the norms
 GROUPS = 32
@@ -63,7 +63,7 @@ class DPN(Staged):
         super().__init__()
         inputs = 64
         stem = convolution(channels, inputs)
-        nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+        initialise(stem)
         norm = nn.BatchNorm2d(inputs, eps=EPSILON)
         self.features = nn.Sequential()
         self.features.add_module("conv1_1", nn.Sequential(OrderedDict(conv=stem, bn=norm)))

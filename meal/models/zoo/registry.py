@@ -1,4 +1,4 @@
-"""Networks for small images, by name. A new network is one builder and one entry in `ZOO`.
+"""Networks for small images, by name. A new network is one builder and one entry in `_BUILDERS`.
 
 Each has a stem of stride 1 in place of ImageNet's, takes images of 16 to 64 pixels with 1 or 3
 channels, and any number of classes. Modules and weights have the names that timm gives them.
@@ -49,21 +49,19 @@ def _builder(module: str, function: str) -> Builder:
     return build
 
 
-ZOO: dict[str, Architecture] = {
-    "resnet18": Architecture(_builder("resnet", "resnet18"), scales=True),
-    "preact_resnet18": Architecture(_builder("resnet", "preact_resnet18"), scales=True),
-    "resnext29": Architecture(_builder("resnet", "resnext29")),
-    "vgg11": Architecture(_builder("vgg", "vgg11"), scales=True),
-    "vgg16": Architecture(_builder("vgg", "vgg16"), scales=True),
-    "vgg19": Architecture(_builder("vgg", "vgg19"), scales=True),
-    "densenet": Architecture(_builder("densenet", "densenet"), scales=True),
-    "googlenet": Architecture(_builder("googlenet", "googlenet")),
-    "dpn92": Architecture(_builder("dpn", "dpn92")),
-    "mobilenet": Architecture(_builder("mobilenet", "mobilenet"), scales=True),
-    "shake_shake26_2x32d": Architecture(
-        _builder("shake_shake", "shake_shake26_2x32d"), scales=True
-    ),
-    "shake_shake26_2x96d": Architecture(
-        _builder("shake_shake", "shake_shake26_2x96d"), scales=True
-    ),
-}
+# The module and the name of each builder, and whether it scales.
+_BUILDERS = (
+    ("resnet", "resnet18", True),
+    ("resnet", "preact_resnet18", True),
+    ("resnet", "resnext29", False),
+    ("vgg", "vgg11", True),
+    ("vgg", "vgg16", True),
+    ("vgg", "vgg19", True),
+    ("densenet", "densenet", True),
+    ("googlenet", "googlenet", False),
+    ("dpn", "dpn92", False),
+    ("mobilenet", "mobilenet", True),
+    ("shake_shake", "shake_shake26_2x32d", True),
+    ("shake_shake", "shake_shake26_2x96d", True),
+)
+ZOO = {name: Architecture(_builder(module, name), scales) for module, name, scales in _BUILDERS}
