@@ -6,21 +6,19 @@ a temporary folder, so a half-unpacked folder is never mistaken for a complete o
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import socket
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meal.core.errors import UserError
-from meal.core.paths import named_folder, user_folder
-from meal.datasets.archives import contained, exclusive
+from meal.core.paths import user_folder
+from meal.datasets.archives import contained
+from meal.datasets.download import Resource, download
 from meal.datasets.raw import RawImages
 
 if TYPE_CHECKING:
@@ -29,17 +27,6 @@ if TYPE_CHECKING:
 
 
 LOGGER = logging.getLogger(__name__)
-
-_TIMEOUT = 60.0  # seconds without data before a download fails
-
-
-@dataclass(frozen=True)
-class Resource:
-    """A published file: its name, its addresses, and its MD5 according to torchvision."""
-
-    name: str
-    urls: tuple[str, ...]
-    md5: str
 
 
 @dataclass(frozen=True)
@@ -187,7 +174,7 @@ def _read(published: Published, root: Path | None) -> RawImages:
         return _arrays(published, folder, folder)
     missing = [each for each in published.resources if not (folder / each.name).is_file()]
     if missing:
-        _download(published, missing, folder)
+        download(missing, folder, published.title, published.page)
     with tempfile.TemporaryDirectory() as name:
         staged = Path(name) / published.place
         staged.mkdir(parents=True, exist_ok=True)
@@ -211,52 +198,6 @@ def _stage(published: Published, file: Path, folder: Path) -> None:
             f"{file} cannot be unpacked: {error}; remove it to download it again, or replace it "
             f"with the one from {published.page}"
         ) from None
-
-
-def _download(published: Published, missing: Sequence[Resource], folder: Path) -> None:
-    """Download files into `folder` with a progress bar; an interrupted download starts over."""
-    from torchvision.datasets.utils import download_url
-
-    names = ", ".join(resource.name for resource in missing)
-    wanted = f"put the files from {published.page} there, or set data.root to another folder"
-    if folder.resolve().is_relative_to(named_folder("data.root", ".").resolve()):
-        raise UserError(
-            f"{_called(folder)} lacks {names}, and nothing is downloaded into the project's own "
-            f"folder: {wanted}"
-        )
-    with exclusive(folder), _timeout():
-        print(f"downloading {names} to {folder} (data.root or MEAL_DATA changes the folder)")
-        for resource in missing:
-            partial = f"{resource.name}.part"  # renamed when complete
-            for url in resource.urls:
-                try:
-                    if not (folder / resource.name).is_file():  # else another process has it
-                        download_url(url, str(folder), partial, resource.md5)
-                        (folder / partial).replace(folder / resource.name)
-                    break
-                except (RuntimeError, OSError, ValueError, HTTPException) as error:
-                    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            else:
-                raise UserError(
-                    f"{published.title}: {_called(folder)} lacks {names}, and they could "
-                    f"not be downloaded ({reason}): {wanted}"
-                )
-
-
-def _called(folder: Path) -> str:
-    """A folder, with the key that names it, if any."""
-    return str(folder) if folder == user_folder() else f"data.root={str(folder)!r}"
-
-
-@contextlib.contextmanager
-def _timeout() -> Iterator[None]:
-    """Set a timeout for connections, as torchvision sets none and a server may stop responding."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_TIMEOUT)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def _arrays(published: Published, root: Path, folder: Path) -> RawImages:

@@ -27,7 +27,7 @@ from meal.distill.settings import Distill
 from meal.distill.teachers import Targets
 from meal.models.blocks import ALIGNED, BlockNetwork
 from meal.targets.ensemble import MEAN
-from meal.training.engine import Objective
+from meal.training.contract import Objective
 from meal.training.execution import of_whole_batch
 from meal.training.optimizer import ParameterGroup
 

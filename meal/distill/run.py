@@ -26,7 +26,8 @@ from meal.models.memory import check_memory
 from meal.models.spec import NetworkSpec, specify
 from meal.targets.ensemble import MEAN, Ensemble
 from meal.training.checkpoints import Checkpoints
-from meal.training.engine import Run, Trained, train
+from meal.training.contract import Run, Trained
+from meal.training.engine import train
 from meal.training.validation import Measure, validator
 from meal.views.batches import Visits, steps_per_epoch
 from meal.views.families import view_family

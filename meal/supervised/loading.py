@@ -12,7 +12,7 @@ from meal.models.memory import check_memory
 from meal.models.spec import specify
 from meal.supervised.chance import worse_than_chance
 from meal.supervised.settings import SupervisedSlice
-from meal.training.engine import Trained
+from meal.training.contract import Trained
 from meal.training.validation import validator
 
 

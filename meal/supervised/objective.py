@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from meal.core.collectives import gather
-from meal.training.engine import Objective
+from meal.training.contract import Objective
 from meal.training.execution import of_whole_batch
 from meal.training.optimizer import ParameterGroup
 from meal.training.settings import Training

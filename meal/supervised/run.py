@@ -30,7 +30,8 @@ from meal.supervised.loading import load_teacher
 from meal.supervised.objective import SupervisedObjective
 from meal.supervised.settings import SupervisedSlice
 from meal.training.checkpoints import Checkpoints
-from meal.training.engine import Run, Trained, best_epoch, train
+from meal.training.contract import Run, Trained
+from meal.training.engine import best_epoch, train
 from meal.training.validation import validator
 from meal.views.batches import Visits, steps_per_epoch
 from meal.views.families import view_family

@@ -27,7 +27,7 @@ from meal.models.spec import NetworkSpec
 from meal.supervised.objective import SupervisedObjective
 from meal.targets.cache import NETWORK, create, record, seal, view_file
 from meal.targets.ensemble import Ensemble
-from meal.training.engine import Objective
+from meal.training.contract import Objective
 from meal.training.optimizer import GroupOptimizer
 from meal.training.settings import Training
 from meal.views.crops import PaddedCrops

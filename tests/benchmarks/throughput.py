@@ -29,7 +29,8 @@ from meal.models.factory import build, with_blocks
 from meal.models.spec import NetworkSpec
 from meal.supervised.objective import SupervisedObjective
 from meal.training.checkpoints import Checkpoints
-from meal.training.engine import Objective, Run, train
+from meal.training.contract import Objective, Run
+from meal.training.engine import train
 from meal.training.settings import Training
 from tests.benchmarks.common import report
 from tests.benchmarks.step_cost import CLASSES, OFFICIAL, VIEWS, make_teachers, pipeline, spec

@@ -186,7 +186,7 @@ def test_a_download_with_a_wrong_checksum_is_refused(
 def test_a_server_that_stops_responding_times_out(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("meal.datasets.published._TIMEOUT", 0.3)
+    monkeypatch.setattr("meal.datasets.download._TIMEOUT", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{silent.getsockname()[1]}/x")
         with pytest.raises(UserError, match=r"could not be downloaded .*timed out"):

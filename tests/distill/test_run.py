@@ -23,7 +23,7 @@ from meal.models.settings import NetworkSlice
 from meal.models.spec import specify
 from meal.targets.ensemble import Ensemble
 from meal.training.checkpoints import Checkpoints
-from meal.training.engine import Trained
+from meal.training.contract import Trained
 from tests.caches import CPU, VIEWS, build_cache, build_ensemble, cache_slice, make_cache
 from tests.conftest import distill_settings
 

@@ -203,7 +203,7 @@ def test_the_store_is_chosen_by_size_and_printed(
 ) -> None:
     assert prepared(root, tmp_path / "a").manifest["store"] == "array"
     assert "kept as one array" in capsys.readouterr().out
-    monkeypatch.setattr("meal.prepare.preparation.MOST_IN_MEMORY", 24 * 16 * 16 * 3 - 1)
+    monkeypatch.setattr("meal.prepare.images.MOST_IN_MEMORY", 24 * 16 * 16 * 3 - 1)
     assert prepared(root, tmp_path / "b").manifest["store"] == "index"
     assert "an index of files" in capsys.readouterr().out
 
@@ -367,7 +367,7 @@ def test_images_of_an_unsupported_size_need_image_size(side: int, tmp_path: Path
 def test_pixels_that_do_not_fit_in_memory_are_refused_before_they_are_read(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("meal.prepare.preparation.os.sysconf", lambda name: 100)
+    monkeypatch.setattr("meal.prepare.images.os.sysconf", lambda name: 100)
     with pytest.raises(UserError, match=r"data\.store='array': .* do not fit .*; allowed: index"):
         prepared(root, tmp_path / "out", store="array")
 

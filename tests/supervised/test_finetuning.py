@@ -22,7 +22,7 @@ from meal.models.spec import NetworkSpec, specify
 from meal.supervised.run import train_supervised
 from meal.supervised.settings import SupervisedSlice
 from meal.training.checkpoints import Checkpoints
-from meal.training.engine import Trained
+from meal.training.contract import Trained
 
 CPU = torch.device("cpu")
 VIEWS = {"seed": 0, "crop_padding": 2, "flip": False, "size": 25}

@@ -26,7 +26,8 @@ from meal.models.zoo import registry as zoo
 from meal.models.zoo.registry import Architecture
 from meal.supervised.objective import SupervisedObjective
 from meal.training.checkpoints import Checkpoints
-from meal.training.engine import Objective, Run, train
+from meal.training.contract import Objective, Run
+from meal.training.engine import train
 from meal.training.settings import Training
 from tests.conftest import distill_settings, tiny_network
 

@@ -36,7 +36,8 @@ from meal.supervised import run as supervised
 from meal.supervised.run import train_supervised
 from meal.supervised.settings import SupervisedSlice
 from meal.training.checkpoints import Checkpoints
-from meal.training.engine import Objective, Run, Trained, train
+from meal.training.contract import Objective, Run, Trained
+from meal.training.engine import train
 from meal.training.optimizer import GroupOptimizer, ParameterGroup
 from meal.training.schedule import factor
 from meal.training.settings import Optimisation, Training

@@ -18,7 +18,7 @@ from meal.data.prepared import Prepared
 from meal.supervised.run import train_supervised
 from meal.training import loggers
 from meal.training.checkpoints import Checkpoints
-from meal.training.engine import Trained
+from meal.training.contract import Trained
 from meal.training.loggers import LOGS, open_log
 from tests.training.test_engine import CPU, assert_same, config
 
