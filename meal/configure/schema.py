@@ -182,6 +182,24 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def _targets_fit(self) -> Params:
+        if self.distill.targets == "view":
+            return self
+        if not self.cache.enabled:
+            raise ValueError(
+                "distill.targets='image': cache.enabled: false keeps no outputs to average; "
+                "allowed: view, or cache.enabled: true"
+            )
+        for name in ("mixup", "cutmix"):
+            if getattr(self.views, name):
+                raise ValueError(
+                    f"distill.targets='image': views.{name}={getattr(self.views, name):g} mixes an "
+                    "image with another one in each view, so the views have no common target; "
+                    f"allowed: view, or views.{name}: 0"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _blocks_fit(self) -> Params:
         projected = self.cache.align == "projected" and self.distill.blocks
         if projected and self.distill.selection != "random":

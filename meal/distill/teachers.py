@@ -14,10 +14,17 @@ from meal.distill.settings import Method
 from meal.models.checkpoint import load
 from meal.models.factory import with_blocks
 from meal.targets.cache import NETWORK, TargetCache
-from meal.targets.ensemble import MEAN, Ensemble, mean_log_probabilities, standardise
+from meal.targets.ensemble import (
+    MEAN,
+    Ensemble,
+    mean_log_probabilities,
+    standardise,
+    uniform_weights,
+)
 from meal.training.execution import of_whole_batch
 
 BlockTargets = dict[int, tuple[Tensor, Tensor | None]]
+_ROWS = 8192  # images averaged at once, to bound memory
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,8 @@ class Targets:
     """What the student is compared with in one step.
 
     Attributes:
-        logits: `(N, C)`; log-probabilities if they are a mean, or only the k largest were stored.
+        logits: `(N, C)`; log-probabilities if they are a mean, of teachers or of views, or only the
+            k largest were stored.
         blocks: by block number, values `(n, D)` and the rows of the batch that they belong to: None
             for all; fewer if the teachers of some images lack the block.
         teacher: the teacher of the whole batch; None if there is no single one.
@@ -65,6 +73,7 @@ class CachedTeacher:
     def __init__(self, cache: TargetCache, method: Method, device: torch.device) -> None:
         self._cache, self._device = cache, device
         self._blocks = _compared_blocks(cache, method)
+        self._image_logits = mean_over_views(cache) if method.targets == "image" else None
 
     def outputs(self, batch: TargetBatch) -> Outputs:
         """Read the rows of the batch."""
@@ -72,12 +81,29 @@ class CachedTeacher:
         for block, moments in self._blocks.items():
             values = stored.block(block)
             blocks[block] = self._to(values if moments is None else standardise(values, moments))
-        return self._to(stored.logits), blocks
+        if self._image_logits is None:
+            return self._to(stored.logits), blocks
+        return self._to(self._image_logits[batch.rows]).float(), blocks
 
     def _to(self, values: Tensor) -> Tensor:
         if self._device.type == "cuda":  # only pinned memory is copied without waiting
             values = values.pin_memory()
         return values.to(self._device, non_blocking=True)
+
+
+def mean_over_views(cache: TargetCache) -> Tensor:
+    """The log of the mean probability over all views of each image, `(images, C)`.
+
+    In the type of the cache: they are all in memory.
+    """
+    views, images = int(cache.manifest["view_count"]), len(cache.records(0))
+    dtype = torch.float16 if cache.manifest["dtype"] == "float16" else torch.float32
+    means = torch.empty(images, cache.classes, dtype=dtype)
+    for start in range(0, images, _ROWS):
+        rows = slice(start, start + _ROWS)
+        logits = [cache.outputs(view, rows).logits for view in range(views)]
+        means[rows] = mean_log_probabilities(logits, uniform_weights(views)).to(dtype)
+    return means
 
 
 class OnlineTeacher:
