@@ -130,9 +130,10 @@ def _facts(params: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, s
     return {
         "images": f"{source}; labelled: {data['labelled']}; seed {params['seed']}",
         "method": (
-            f"teacher selection {method['selection']}, temperature {method['temperature']:g}, "
-            f"{blocks}, adversarial: {method['adversarial']}, label weight "
-            f"{method['label_weight']:g}; {method['epochs']} epochs, {views['count']} cached views"
+            f"teacher selection {method['selection']}, targets of the {method['targets']}, "
+            f"temperature {method['temperature']:g}, {blocks}, adversarial: "
+            f"{method['adversarial']}, label weight {method['label_weight']:g}; "
+            f"{method['epochs']} epochs, {views['count']} cached views"
         ),
         "machine": run_note(metrics).partition(";")[0],
     }

@@ -14,7 +14,13 @@ import torch
 from meal.cache import build
 from meal.core.errors import UserError
 from meal.data.prepared import Prepared, Split
-from meal.distill.teachers import OnlineTeacher, TargetBatch, TargetReader, Targets
+from meal.distill.teachers import (
+    OnlineTeacher,
+    TargetBatch,
+    TargetReader,
+    Targets,
+    mean_over_views,
+)
 from meal.metrics import log_softmax
 from meal.models.checkpoint import load
 from meal.models.factory import build as build_network
@@ -305,6 +311,38 @@ def test_mean_gives_the_mean_of_all_teachers(ensemble: Ensemble) -> None:
     mean, std = (part.numpy() for part in ensemble.mean.moments(1))
     found = stored(ensemble.mean, "block1")[0, ROWS.numpy()]
     assert np.allclose(values.numpy(), (found - mean) / std, atol=1e-6)
+
+
+@pytest.mark.parametrize("selection", ["random", "mean", "random_per_image"])
+def test_the_target_of_an_image_is_the_mean_probability_over_its_views(
+    selection: str, ensemble: Ensemble
+) -> None:
+    settings = distill_settings(selection=selection, targets="image")
+    reader = TargetReader(ensemble, settings, seed=4, device=CPU)
+    first, second = (ask(reader, ROWS, view, step=0) for view in (0, 2))
+    assert torch.equal(first.logits, second.logits)
+    caches = [ensemble.mean] if selection == "mean" else [*ensemble.members.values()]
+    means = np.array(
+        [
+            np.mean([np.exp(log_softmax(view)) for view in stored(cache, "logits")], axis=0)
+            for cache in caches
+        ]
+    )[:, ROWS.numpy()]
+    distance = np.abs(means - first.logits.exp().numpy()).max(axis=2)
+    assert distance.min(axis=0).max() < 1e-3  # every row is that of a teacher
+    if selection == "random":
+        assert distance[ensemble.teachers.index(first.teacher or "")].max() < 1e-3
+    assert not torch.equal(first.blocks[3][0], second.blocks[3][0])  # still those of the view
+
+
+def test_the_mean_over_views_of_top_k_targets_is_that_of_what_is_stored(
+    data: Prepared, tmp_path: Path
+) -> None:
+    cache = make_cache(data, tmp_path, top_k=1)
+    probabilities = [cache.outputs(view, slice(None)).logits.exp().numpy() for view in range(3)]
+    found = mean_over_views(cache)
+    assert found.dtype == torch.float16
+    assert np.allclose(found.float().exp().numpy(), np.mean(probabilities, axis=0), atol=1e-3)
 
 
 def test_the_mean_of_blocks_knows_its_own_moments(ensemble: Ensemble) -> None:

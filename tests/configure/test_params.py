@@ -307,6 +307,14 @@ NO_LABELS = "distill.label_weight=0"
         (["cache.top_k=3"], "cache.top_k=3: a temperature above 1 raises the probabilities that"),
         (["distill.pool=unlabelled", "distill.label_weight=1"], "label_weight=1: pool: unlabelled"),
         (
+            ["distill.targets=image", "cache.enabled=false"],
+            "distill.targets='image': cache.enabled: false keeps no outputs to average",
+        ),
+        (
+            ["distill.targets=image", "views.cutmix=0.5"],
+            "distill.targets='image': views.cutmix=0.5 mixes an image with another one",
+        ),
+        (
             ["distill.pool=labelled", "distill.labelled_share=0.5"],
             "labelled_share=0.5: a batch from",
         ),
