@@ -65,7 +65,7 @@ class DistillationObjective(Objective):
         self.network = student.network
         self.method = method
         # If the targets are log-probabilities, the student's values must be, too.
-        self._log_probabilities = top_k or method.selection == MEAN or method.targets == "image"
+        self._log_probabilities = top_k or method.selection == MEAN
         self.compared = _compared_outputs(student, method, classes, projected)
         self.outputs = nn.ModuleDict(self.compared)  # registers them as sub-modules
         # Not every step has targets for every block, and a head may be compared with nothing.

@@ -102,8 +102,6 @@ def _discriminator_accuracy(objective: DistillationObjective, ensemble: Ensemble
     mean = objective.method.selection == MEAN
     caches = [ensemble.mean] if mean else [*ensemble.members.values()]
     targets = [torch.from_numpy(cache.plain_targets("validation")) for cache in caches]
-    if objective.method.targets == "image":  # they are log-probabilities in training, too
-        targets = [torch.log_softmax(each, dim=1) for each in targets]
     weights = [1.0] if mean else ensemble.weights
 
     def measure(logits: Floats) -> dict[str, float]:

@@ -48,10 +48,10 @@ class SimilarityChoice(Section):
 class Method(Section):
     """The MEAL objective (AAAI 2019, section 3), and the images that it runs over.
 
-    `targets` is what the logits are compared with: the teacher's for the same view, or their mean
-    over all views of the image (Radosavovic et al., CVPR 2018). `pool` is the images that the
-    student sees: all, or only those with or without a label; `labelled_share` is the share of
-    labelled images in a batch, None for as many as chance gives.
+    `targets` is what the logits are compared with: the teacher's for the same view, or the mean of
+    its logits over all views of the image (Radosavovic et al., CVPR 2018). `pool` is the images
+    that the student sees: all, or only those with or without a label; `labelled_share` is the share
+    of labelled images in a batch, None for as many as chance gives.
     """
 
     selection: Selection = "random"

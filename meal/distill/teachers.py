@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -14,13 +15,7 @@ from meal.distill.settings import Method
 from meal.models.checkpoint import load
 from meal.models.factory import with_blocks
 from meal.targets.cache import NETWORK, TargetCache
-from meal.targets.ensemble import (
-    MEAN,
-    Ensemble,
-    mean_log_probabilities,
-    standardise,
-    uniform_weights,
-)
+from meal.targets.ensemble import MEAN, Ensemble, mean_log_probabilities, standardise
 from meal.training.execution import of_whole_batch
 
 BlockTargets = dict[int, tuple[Tensor, Tensor | None]]
@@ -32,8 +27,7 @@ class Targets:
     """What the student is compared with in one step.
 
     Attributes:
-        logits: `(N, C)`; log-probabilities if they are a mean, of teachers or of views, or only the
-            k largest were stored.
+        logits: `(N, C)`; log-probabilities if they are a mean, or only the k largest were stored.
         blocks: by block number, values `(n, D)` and the rows of the batch that they belong to: None
             for all; fewer if the teachers of some images lack the block.
         teacher: the teacher of the whole batch; None if there is no single one.
@@ -73,17 +67,28 @@ class CachedTeacher:
     def __init__(self, cache: TargetCache, method: Method, device: torch.device) -> None:
         self._cache, self._device = cache, device
         self._blocks = _compared_blocks(cache, method)
-        self._image_logits = mean_over_views(cache) if method.targets == "image" else None
+        self._of_view = method.targets == "view"
 
     def outputs(self, batch: TargetBatch) -> Outputs:
         """Read the rows of the batch."""
+        if not self._of_view and not self._blocks:
+            return self._of_images(batch.rows), {}
         stored, blocks = self._cache.outputs(batch.view, batch.rows.numpy()), {}
         for block, moments in self._blocks.items():
             values = stored.block(block)
             blocks[block] = self._to(values if moments is None else standardise(values, moments))
-        if self._image_logits is None:
-            return self._to(stored.logits), blocks
-        return self._to(self._image_logits[batch.rows]).float(), blocks
+        return self._to(stored.logits) if self._of_view else self._of_images(batch.rows), blocks
+
+    def _of_images(self, rows: Tensor) -> Tensor:
+        """The mean logits of images over all views."""
+        return self._to(self._means[rows]).float()
+
+    @cached_property
+    def _means(self) -> Tensor:
+        """Those of all images, on first use: not every teacher is ever selected."""
+        name, views = self._cache.manifest["name"], self._cache.manifest["view_count"]
+        print(f"averaging the logits of {name} over {views} views", flush=True)
+        return mean_over_views(self._cache)
 
     def _to(self, values: Tensor) -> Tensor:
         if self._device.type == "cuda":  # only pinned memory is copied without waiting
@@ -92,17 +97,19 @@ class CachedTeacher:
 
 
 def mean_over_views(cache: TargetCache) -> Tensor:
-    """The log of the mean probability over all views of each image, `(images, C)`.
+    """The mean logits of each image over all its views, `(images, C)`.
 
-    In the type of the cache: they are all in memory.
+    In the type of the cache, for all of them are in memory.
     """
     views, images = int(cache.manifest["view_count"]), len(cache.records(0))
     dtype = torch.float16 if cache.manifest["dtype"] == "float16" else torch.float32
     means = torch.empty(images, cache.classes, dtype=dtype)
     for start in range(0, images, _ROWS):
         rows = slice(start, start + _ROWS)
-        logits = [cache.outputs(view, rows).logits for view in range(views)]
-        means[rows] = mean_log_probabilities(logits, uniform_weights(views)).to(dtype)
+        total = cache.outputs(0, rows).logits
+        for view in range(1, views):
+            total += cache.outputs(view, rows).logits
+        means[rows] = (total / views).to(dtype)
     return means
 
 
