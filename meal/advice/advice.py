@@ -1,4 +1,4 @@
-"""Advice: whether to distil, from the facts of a run and a forecast."""
+"""Advice: whether to distill, from the facts of a run and a forecast."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from meal.advice.facts import Facts
 from meal.advice.forecast import COVERAGE, Forecast, Quality, forecast, quality
 from meal.evaluation.significance import Interval, rate_interval
 
-DISTIL = "Distil"
-STOP = "Do not distil"
+DISTILL = "Distill"
+STOP = "Do not distill"
 COLLECT = "Collect unlabelled images"
 _ROOM = 0.25  # the share of the errors of the baseline that must be due to overfitting
 
@@ -22,7 +22,7 @@ class Advice:
     """What to do and why.
 
     Attributes:
-        verdict: `DISTIL`, `STOP` or `COLLECT`.
+        verdict: `DISTILL`, `STOP` or `COLLECT`.
         reason: a sentence without its first capital.
         facts: of the run.
         expected: of its student; None if no forecast is possible.
@@ -61,15 +61,15 @@ def _verdict(facts: Facts, expected: Forecast | None) -> tuple[str, str]:
     baseline, ensemble = _error(facts, facts.baseline_error), _error(facts, facts.ensemble_error)
     if ensemble.low > baseline.high:
         return STOP, (
-            f"the ensemble makes more errors ({facts.ensemble_error:.2f}%) than the baseline "
+            f"the ensemble's error ({facts.ensemble_error:.2f}%) is above the baseline's "
             f"({facts.baseline_error:.2f}%); train better teachers"
         )
     if expected is not None and expected.high < 1:
-        return DISTIL, f"the forecast is {_change(expected)}"
+        return DISTILL, f"the forecast is {_change(expected)}"
     if baseline.high - facts.baseline_train_error < _ROOM * baseline.high:
         return STOP, "the baseline does not overfit, so soft targets have little to add"
     if facts.hidden:
-        return DISTIL, (
+        return DISTILL, (
             f"but with distill.pool=all, so that the student sees {facts.hidden:,} images without "
             "a label"
         )
@@ -80,7 +80,7 @@ def _verdict(facts: Facts, expected: Forecast | None) -> tuple[str, str]:
             f"there are {facts.unlabelled:,} for {facts.labels:,} labels, and a student gains by "
             "following its teachers where no label is"
         )
-    return DISTIL, f"there are {facts.unlabelled:,} unlabelled images to learn from"
+    return DISTILL, f"there are {facts.unlabelled:,} unlabelled images to learn from"
 
 
 def _error(facts: Facts, error: float) -> Interval:
@@ -95,32 +95,37 @@ def _rows(facts: Facts) -> dict[str, str]:
         "labels": f"{facts.labels:,} for training, {facts.labels / facts.classes:.1f} per class",
         "unlabelled": f"{facts.unlabelled:,} images"
         + (f"; {facts.hidden:,} more are outside distill.pool" if facts.hidden else ""),
-        "baseline": f"{facts.baseline_train_error:.2f}% errors on its training images, "
-        f"{facts.baseline_error:.2f}% ({baseline.low:.1f} to {baseline.high:.1f}) on the "
-        f"{facts.validation:,} of validation",
-        "ensemble": f"{facts.ensemble_error:.2f}% errors on validation",
+        "baseline": f"error {facts.baseline_train_error:.2f}% on its training images, "
+        f"{facts.baseline_error:.2f}% ({baseline.low:.1f} to {baseline.high:.1f}) on "
+        f"{facts.validation:,} validation images",
+        "ensemble": f"error {facts.ensemble_error:.2f}% on validation",
         "capacity": f"{facts.student_parameters / facts.teacher_parameters:.2f} of a teacher's "
         f"parameters, {facts.student_macs / facts.ensemble_macs:.0%} of the ensemble's cost",
     }
     if facts.teachers > 1:
-        rows["ensemble"] += (
-            f", its best teacher {facts.best_teacher_error:.2f}%: a gain of {gain:.2f} points"
-        )
+        rows["ensemble"] += f", its best teacher {facts.best_teacher_error:.2f}%: {_better(gain)}"
         rows["diversity"] = (
             f"a teacher and the others differ on {facts.disagreement:.2f}% of the images"
         )
     return rows
 
 
+def _better(gain: float) -> str:
+    """By how many points the ensemble's error is lower than its best teacher's."""
+    if gain == 0:
+        return "no better"
+    return f"{abs(gain):.2f} points {'better' if gain > 0 else 'worse'}"
+
+
 def _forecast_line(expected: Forecast | None, fit: Quality) -> str:
     tested = (
-        f"fitted on {fit.runs} runs; mean error for a run left out {fit.run:.0%} (a constant: "
+        f"fitted on {fit.runs} runs; mean error {fit.run:.0%} for a run left out (the mean alone: "
         f"{fit.constant_run:.0%})"
     )
     if fit.datasets > 1:
-        tested += f", for a dataset left out {fit.dataset:.0%} ({fit.constant_dataset:.0%})"
+        tested += f", {fit.dataset:.0%} for a dataset left out ({fit.constant_dataset:.0%})"
     if expected is None:
-        return f"No forecast, as a constant is as good: {tested}."
+        return f"No forecast, as the mean of all runs is as good: {tested}."
     line = f"Forecast: {_change(expected)}, with {COVERAGE:.0%} confidence; {tested}."
     if expected.outside:
         line += f" Not used above: no such run was studied ({', '.join(expected.outside)})."

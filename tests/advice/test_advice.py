@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from meal.advice.advice import COLLECT, DISTIL, STOP, advise
+from meal.advice.advice import COLLECT, DISTILL, STOP, advise
 from meal.advice.facts import Facts, facts_of
 from meal.advice.forecast import features, forecast, outcome, quality, read_studies
 from meal.core.errors import UserError
@@ -91,7 +91,7 @@ def test_the_first_line_is_what_to_do() -> None:
     rich, poor = replace(FACTS, unlabelled=200 * 15), replace(FACTS, unlabelled=0)
     first = next(advise(rich, runs()).lines())
     assert re.fullmatch(
-        r"Distil: the forecast is 3\d% fewer errors than the baseline \(2\d% fewer to 4.*",
+        r"Distill: the forecast is 3\d% fewer errors than the baseline \(2\d% fewer to 4.*",
         first,
     )
     collect = (
@@ -101,18 +101,18 @@ def test_the_first_line_is_what_to_do() -> None:
     stop = next(advise(rich, runs(slope=0.2)).lines())
     assert stop.startswith(f"{STOP}: the forecast is ") and "% more errors than the" in stop
     hidden = advise(replace(poor, hidden=1800), runs())
-    assert hidden.verdict == DISTIL and "distill.pool=all" in hidden.reason
+    assert hidden.verdict == DISTILL and "distill.pool=all" in hidden.reason
 
 
 @pytest.mark.parametrize(
     ("changes", "verdict", "reason"),
     [
-        ({}, DISTIL, "1,800 unlabelled images to learn from"),
+        ({}, DISTILL, "1,800 unlabelled images to learn from"),
         ({"unlabelled": 100}, COLLECT, "there are 100 for 200 labels"),
         ({"baseline_train_error": 19.0}, STOP, "does not overfit"),
         ({"ensemble_error": 40.0, "best_teacher_error": 41.0}, STOP, "train better teachers"),
         # 20 images without an error do not show that there is nothing to gain.
-        ({"validation": 20, "baseline_error": 0.0, "ensemble_error": 5.0}, DISTIL, "1,800"),
+        ({"validation": 20, "baseline_error": 0.0, "ensemble_error": 5.0}, DISTILL, "1,800"),
     ],
 )
 def test_without_a_forecast_the_facts_decide(
@@ -123,13 +123,13 @@ def test_without_a_forecast_the_facts_decide(
     found = advise(replace(FACTS, **changes), blind)
     assert found.verdict == verdict and reason in found.reason
     assert list(found.lines())[-1].startswith(
-        "No forecast, as a constant is as good: fitted on 18 runs"
+        "No forecast, as the mean of all runs is as good: fitted on 18 runs"
     )
 
 
 def test_what_no_study_has_seen_is_not_forecast() -> None:
     far = advise(replace(FACTS, labels=10**6, unlabelled=10**7), runs())
-    assert far.verdict == DISTIL and "10,000,000 unlabelled images" in far.reason
+    assert far.verdict == DISTILL and "10,000,000 unlabelled images" in far.reason
     assert list(far.lines())[-1].endswith("no such run was studied (labels per class).")
     single = runs().query("dataset == 'a'")
     assert not quality(single).useful  # nothing is known about other data
@@ -140,7 +140,7 @@ def test_what_no_study_has_seen_is_not_forecast() -> None:
 def test_the_uncertainty_of_few_images_and_a_single_teacher_are_shown() -> None:
     few = replace(FACTS, validation=20, baseline_error=0.0, teachers=1, disagreement=0.0)
     text = "\n".join(advise(few, runs()).lines())
-    assert "0.00% (0.0 to 16.1) on the 20 of validation" in text
+    assert "0.00% (0.0 to 16.1) on 20 validation images" in text
     assert "diversity" not in text and "best teacher" not in text
 
 
@@ -148,7 +148,7 @@ def test_the_studies_can_be_read() -> None:
     studies = read_studies()
     fit = quality(studies)
     assert fit.runs == len(studies) >= 20 and fit.datasets >= 2
-    assert advise(FACTS, studies).verdict in {DISTIL, STOP, COLLECT}
+    assert advise(FACTS, studies).verdict in {DISTILL, STOP, COLLECT}
 
 
 def test_own_runs_are_added(tmp_path: Path) -> None:

@@ -314,7 +314,7 @@ def test_mean_gives_the_mean_of_all_teachers(ensemble: Ensemble) -> None:
 
 
 @pytest.mark.parametrize("selection", ["random", "mean", "random_per_image"])
-def test_the_target_of_an_image_is_the_mean_probability_over_its_views(
+def test_the_target_of_an_image_is_the_mean_of_the_logits_of_its_views(
     selection: str, ensemble: Ensemble
 ) -> None:
     settings = distill_settings(selection=selection, targets="image")
@@ -322,13 +322,9 @@ def test_the_target_of_an_image_is_the_mean_probability_over_its_views(
     first, second = (ask(reader, ROWS, view, step=0) for view in (0, 2))
     assert torch.equal(first.logits, second.logits)
     caches = [ensemble.mean] if selection == "mean" else [*ensemble.members.values()]
-    means = np.array(
-        [
-            np.mean([np.exp(log_softmax(view)) for view in stored(cache, "logits")], axis=0)
-            for cache in caches
-        ]
-    )[:, ROWS.numpy()]
-    distance = np.abs(means - first.logits.exp().numpy()).max(axis=2)
+    logits = np.array([stored(cache, "logits") for cache in caches], dtype=np.float64)
+    means = logits.mean(axis=1)[:, ROWS.numpy()]
+    distance = np.abs(means - first.logits.numpy()).max(axis=2)
     assert distance.min(axis=0).max() < 1e-3  # every row is that of a teacher
     if selection == "random":
         assert distance[ensemble.teachers.index(first.teacher or "")].max() < 1e-3
@@ -339,10 +335,25 @@ def test_the_mean_over_views_of_top_k_targets_is_that_of_what_is_stored(
     data: Prepared, tmp_path: Path
 ) -> None:
     cache = make_cache(data, tmp_path, top_k=1)
-    probabilities = [cache.outputs(view, slice(None)).logits.exp().numpy() for view in range(3)]
+    logits = [cache.outputs(view, slice(None)).logits.numpy() for view in range(3)]
     found = mean_over_views(cache)
     assert found.dtype == torch.float16
-    assert np.allclose(found.float().exp().numpy(), np.mean(probabilities, axis=0), atol=1e-3)
+    assert np.allclose(found.float().numpy(), np.mean(logits, axis=0), atol=1e-2)
+
+
+def test_no_mean_is_computed_for_a_teacher_that_is_never_selected(
+    data: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, seed in (("one", 1), ("two", 2)):
+        make_cache(data, tmp_path, name, seed)
+    ensemble = build_ensemble(tmp_path, "one", "two", weights="best")
+    best = ensemble.teachers[int(np.argmax(ensemble.weights))]
+    settings = distill_settings(targets="image", blocks=[])
+    reader = TargetReader(ensemble, settings, seed=4, device=CPU)
+    capsys.readouterr()
+    for step in range(20):
+        ask(reader, ROWS, 0, step)
+    assert capsys.readouterr().out == f"averaging the logits of {best} over 3 views\n"
 
 
 def test_the_mean_of_blocks_knows_its_own_moments(ensemble: Ensemble) -> None:

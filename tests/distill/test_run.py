@@ -154,17 +154,8 @@ def test_a_float16_cache_changes_results_only_by_rounding(data: Prepared, tmp_pa
 def test_a_student_learns_from_the_mean_over_views_and_resumes(
     data: Prepared, ensemble: Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[Tensor] = []
-    judge = DistillationObjective.held_out_accuracy
-
-    def accuracy(self: DistillationObjective, student: Tensor, teacher: Tensor) -> float:
-        seen.append(teacher)
-        return judge(self, student, teacher)
-
-    monkeypatch.setattr(DistillationObjective, "held_out_accuracy", accuracy)
     whole = run(data, ensemble, tmp_path / "whole", targets="image")
     assert whole.history[-1]["similarity"] < whole.history[0]["similarity"]
-    assert torch.allclose(seen[0].exp().sum(dim=1), torch.ones(24))  # as in training
     assert whole.history != run(data, ensemble, tmp_path / "view").history
     with dies_after_two_epochs(monkeypatch):
         run(data, ensemble, tmp_path / "parts", targets="image")

@@ -80,7 +80,7 @@ def test_advice_needs_no_student(clean: Project) -> None:
     clean.run("rm", "-r", "artifacts/student", "artifacts/predictions")
     done = clean.run("python", "-m", "meal", "advise")
     lines = done.stdout.splitlines()
-    assert lines[0].split(":")[0] in {"Distil", "Do not distil", "Collect unlabelled images"}
+    assert lines[0].split(":")[0] in {"Distill", "Do not distill", "Collect unlabelled images"}
     card = json.loads(clean.read("reports/dataset.json"))
     assert f"  unlabelled  {card['unlabelled']:,} images" in lines, lines
     assert "stale" not in done.stderr
