@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+import numpy as np
 import pandas as pd
 
 from meal.advice.facts import Facts
@@ -18,6 +19,23 @@ _ROOM = 0.25  # the share of the errors of the baseline that must be due to over
 
 
 @dataclass(frozen=True)
+class Hindsight:
+    """What the verdict from facts alone would have been for the runs of the studies.
+
+    Runs that left images without a label out of the pool are controls, and do not count.
+
+    Attributes:
+        distilled, others: the runs for which it is `DISTILL`, and the others.
+        gained, missed: those of each in which the student's test error is below the baseline's.
+    """
+
+    distilled: int
+    gained: int
+    others: int
+    missed: int
+
+
+@dataclass(frozen=True)
 class Advice:
     """What to do and why.
 
@@ -27,6 +45,7 @@ class Advice:
         facts: of the run.
         expected: of its student; None if no forecast is possible.
         fit: the quality of forecasts.
+        hindsight: the quality of verdicts from facts alone.
     """
 
     verdict: str
@@ -34,6 +53,7 @@ class Advice:
     facts: Facts
     expected: Forecast | None
     fit: Quality
+    hindsight: Hindsight
 
     def lines(self) -> Iterator[str]:
         """The advice as text; the first line says what to do."""
@@ -44,6 +64,8 @@ class Advice:
         for name, text in rows.items():
             yield f"  {name:{width}}  {text}"
         yield ""
+        if self.expected is None:
+            yield _hindsight_line(self.hindsight)
         yield _forecast_line(self.expected, self.fit)
 
 
@@ -53,7 +75,21 @@ def advise(facts: Facts, runs: pd.DataFrame) -> Advice:
     expected = forecast(facts, runs, fit.half_width) if fit.useful else None
     extrapolated = expected is not None and expected.outside
     verdict, reason = _verdict(facts, None if extrapolated else expected)
-    return Advice(verdict, reason, facts, expected, fit)
+    return Advice(verdict, reason, facts, expected, fit, hindsight(runs))
+
+
+def hindsight(runs: pd.DataFrame) -> Hindsight:
+    """Compare verdicts from the facts of the studies' runs with what their students gained."""
+    whole = runs[runs["hidden"] == 0]
+    names = [field.name for field in fields(Facts)]
+    every = [
+        Facts(**dict(zip(names, row, strict=True))) for row in whole[names].itertuples(index=False)
+    ]
+    said = np.array([_verdict(facts, None)[0] == DISTILL for facts in every], dtype=bool)
+    better = (whole["student_test"] < whole["baseline_test"]).to_numpy()
+    return Hindsight(
+        int(said.sum()), int((said & better).sum()), int((~said).sum()), int((~said & better).sum())
+    )
 
 
 def _verdict(facts: Facts, expected: Forecast | None) -> tuple[str, str]:
@@ -115,6 +151,14 @@ def _better(gain: float) -> str:
     if gain == 0:
         return "no better"
     return f"{abs(gain):.2f} points {'better' if gain > 0 else 'worse'}"
+
+
+def _hindsight_line(found: Hindsight) -> str:
+    return (
+        f'In hindsight, these rules say "{DISTILL}" for {found.distilled} of '
+        f"{found.distilled + found.others} runs: the student was better than the baseline in "
+        f"{found.gained} of them, and in {found.missed} of the others."
+    )
 
 
 def _forecast_line(expected: Forecast | None, fit: Quality) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from meal.advice.advice import COLLECT, DISTILL, STOP, advise
+from meal.advice.advice import COLLECT, DISTILL, STOP, Hindsight, advise, hindsight
 from meal.advice.facts import Facts, facts_of
 from meal.advice.forecast import features, forecast, outcome, quality, read_studies
 from meal.core.errors import UserError
@@ -142,6 +142,27 @@ def test_the_uncertainty_of_few_images_and_a_single_teacher_are_shown() -> None:
     text = "\n".join(advise(few, runs()).lines())
     assert "0.00% (0.0 to 16.1) on 20 validation images" in text
     assert "diversity" not in text and "best teacher" not in text
+
+
+def test_the_rules_are_held_against_what_the_students_gained() -> None:
+    same = runs(noise=0.0, slope=0.0).iloc[:6]
+    changes = pd.DataFrame(
+        {
+            # distill, distill, collect, do not distill, a control, do not distill
+            "unlabelled": [1800, 1800, 10, 1800, 0, 1800],
+            "hidden": [0, 0, 0, 0, 1800, 0],
+            "baseline_train_error": [0.0, 0.0, 0.0, 20.0, 0.0, 20.0],
+            "student_test": [18.0, 20.0, 19.0, 21.0, 15.0, 20.0],
+        }
+    )
+    studied = same.assign(**{name: changes[name].to_numpy() for name in changes})
+    assert hindsight(studied) == Hindsight(distilled=2, gained=1, others=3, missed=1)
+    line = list(advise(FACTS, studied).lines())[-2]
+    assert line == (
+        'In hindsight, these rules say "Distill" for 2 of 5 runs: the student was better than the '
+        "baseline in 1 of them, and in 1 of the others."
+    )
+    assert "In hindsight" not in "\n".join(advise(FACTS, runs()).lines())  # there is a forecast
 
 
 def test_the_studies_can_be_read() -> None:
