@@ -155,7 +155,7 @@ def test_the_rules_are_held_against_what_the_students_gained() -> None:
             "student_test": [18.0, 20.0, 19.0, 21.0, 15.0, 20.0],
         }
     )
-    studied = same.assign(**{name: changes[name].to_numpy() for name in changes})
+    studied = same.drop(columns=changes.columns).join(changes)
     assert hindsight(studied) == Hindsight(distilled=2, gained=1, others=3, missed=1)
     line = list(advise(FACTS, studied).lines())[-2]
     assert line == (
