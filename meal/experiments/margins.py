@@ -140,7 +140,9 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def along(table: pd.DataFrame, key: str) -> pd.DataFrame:
-    """The rows of the most frequent values of all parameters but `key`, in its order.
+    """The rows along `key`: all, if each of its values occurs once, whatever else varies with it.
+
+    Otherwise those with the most frequent values of all other parameters.
 
     Raises:
         UserError: if `key` does not vary.
@@ -150,7 +152,7 @@ def along(table: pd.DataFrame, key: str) -> pd.DataFrame:
         others = ", ".join(factors) or "nothing"
         raise UserError(f"--along {key}: it does not vary; these do: {others}")
     rest = [factor for factor in factors if factor != key]
-    if not rest:
+    if not rest or table[key].is_unique:
         return table
     groups = table.groupby(rest, sort=False)
     return max((own for _, own in groups), key=len).reset_index(drop=True)

@@ -102,6 +102,12 @@ def test_the_picture_follows_one_parameter(tmp_path: Path) -> None:
         along(table(), "student")
 
 
+def test_what_varies_together_with_the_axis_does_not_take_rows_from_the_picture() -> None:
+    rows = table()
+    rows = rows[rows["distill.pool"] == "all"].assign(**{"distill.pool": ["a", "a", "b"]})
+    assert list(along(rows, "data.labelled")["data.labelled"]) == ["100", "400", "all"]
+
+
 def test_one_kind_of_run_is_one_row() -> None:
     some = runs().query("`data.labelled` == 'all'")
     found = margins(some, predictions(some))
