@@ -82,9 +82,7 @@ def hindsight(runs: pd.DataFrame) -> Hindsight:
     """Compare verdicts from the facts of the studies' runs with what their students gained."""
     whole = runs[runs["hidden"] == 0]
     names = [field.name for field in fields(Facts)]
-    every = [
-        Facts(**dict(zip(names, row, strict=True))) for row in whole[names].itertuples(index=False)
-    ]
+    every = [Facts(*row) for row in whole[names].itertuples(index=False)]
     said = np.array([_verdict(facts, None)[0] == DISTILL for facts in every], dtype=bool)
     better = (whole["student_test"] < whole["baseline_test"]).to_numpy()
     return Hindsight(
