@@ -12,6 +12,7 @@ from torch import Tensor
 
 from meal.core.seeds import Purpose, derive_seed, hash_integers, uniform
 from meal.distill.settings import Method
+from meal.metrics import row_slices
 from meal.models.checkpoint import load
 from meal.models.factory import with_blocks
 from meal.targets.cache import NETWORK, TargetCache
@@ -19,7 +20,6 @@ from meal.targets.ensemble import MEAN, Ensemble, mean_log_probabilities, standa
 from meal.training.execution import of_whole_batch
 
 BlockTargets = dict[int, tuple[Tensor, Tensor | None]]
-_ROWS = 8192  # images averaged at once, to bound memory
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,11 @@ def mean_over_views(cache: TargetCache) -> Tensor:
     views, images = int(cache.manifest["view_count"]), len(cache.records(0))
     dtype = torch.float16 if cache.manifest["dtype"] == "float16" else torch.float32
     means = torch.empty(images, cache.classes, dtype=dtype)
-    for start in range(0, images, _ROWS):
-        rows = slice(start, start + _ROWS)
+    for rows in row_slices(images):
         total = cache.outputs(0, rows).logits
         for view in range(1, views):
             total += cache.outputs(view, rows).logits
-        means[rows] = (total / views).to(dtype)
+        means[rows] = total / views
     return means
 
 

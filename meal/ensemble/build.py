@@ -13,7 +13,7 @@ from meal.core.errors import UserError
 from meal.core.files import atomic_folder, link, save_array, write_sealed
 from meal.ensemble.settings import EnsembleSlice
 from meal.ensemble.weighting import best_weights, fit_weights
-from meal.metrics import Labels, log_softmax
+from meal.metrics import Labels, log_softmax, row_slices
 from meal.targets.cache import (
     PLAIN_SPLITS,
     Array,
@@ -35,7 +35,6 @@ from meal.targets.ensemble import (
 )
 from meal.targets.topk import compress
 
-_ROWS = 8192  # images averaged at once, to bound memory
 _MUST_AGREE = (
     "data", "views", "code", "image_size", "view_count", "alignment", "align", "enabled", "dtype",
     "top_k",
@@ -131,8 +130,7 @@ def _write_mean_records(
     totals = {block: np.zeros((2, size)) for block, size in sizes.items()}
     for view in range(first["view_count"]):
         mean = create(folder / view_file(view), kind, (images,))
-        for start in range(0, images, _ROWS):
-            rows = slice(start, start + _ROWS)
+        for rows in row_slices(images):
             outputs = [cache.outputs(view, rows) for cache in members]
             logits = mean_log_probabilities([each.logits for each in outputs], weights)
             _fill(mean[rows], logits, first["top_k"])

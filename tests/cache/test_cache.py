@@ -466,7 +466,7 @@ def test_the_mean_does_not_depend_on_how_many_images_are_averaged_at_once(
     ensemble: Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = files_of(ensemble.folder / "mean" / "views")
-    monkeypatch.setattr("meal.ensemble.build._ROWS", 17)
+    monkeypatch.setattr("meal.metrics._ROWS", 17)
     again = build_ensemble(tmp_path, "one", "two", "three")
     assert before == files_of(again.folder / "mean" / "views")
 
