@@ -21,9 +21,10 @@ from meal.core.work import WorkFolder
 from meal.data.prepared import open_data
 from meal.distill.run import distill
 from meal.distill.settings import DistillSlice
-from meal.metrics import log_softmax, score
+from meal.metrics import log_softmax
 from meal.models.checkpoint import load
 from meal.models.prediction import split_logits
+from meal.scores import score
 from meal.targets.ensemble import Ensemble
 from meal.training.checkpoints import Checkpoints
 

@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 
 from meal.metrics import (
-    agreement,
     expected_calibration_error,
     log_softmax,
     negative_log_likelihood,
-    score,
     top1_error,
 )
 
@@ -44,30 +42,3 @@ def test_calibration_at_full_confidence() -> None:
 def test_log_softmax_survives_large_logits() -> None:
     log_probabilities = log_softmax(np.array([[1000.0, 0.0], [-1000.0, 0.0]]))
     assert np.allclose(log_probabilities, [[0, -1000], [-1000, 0]])
-
-
-def test_agreement_compares_predictions() -> None:
-    other = PROBABILITIES[:, [0, 2, 1]]
-    assert agreement(np.log(PROBABILITIES), np.log(other)) == 50.0
-
-
-def test_gain_is_positive_if_the_student_has_a_lower_error() -> None:
-    right = np.log(np.full((4, 3), 0.05) + 0.85 * np.eye(3)[LABELS])
-    scores = score(
-        {
-            "student": right,
-            "baseline": np.log(PROBABILITIES),
-            "ensemble": right,
-            "ensemble_fitted": np.log(PROBABILITIES),
-        },
-        {"one": np.log(PROBABILITIES), "two": right},
-        LABELS,
-    )
-    assert scores["gain"] == {
-        "over_baseline": 50.0,
-        "over_best_teacher": 0.0,
-        "over_ensemble": 0.0,
-        "over_ensemble_fitted": 50.0,
-    }
-    assert scores["agreement"] == {"student_ensemble": 100.0}
-    assert scores["teachers"]["one"]["top1_error"] == 50.0

@@ -194,6 +194,7 @@ class CacheBuild:
                 "enabled": config.cache.enabled,
                 "dtype": config.cache.dtype,
                 "top_k": config.cache.top_k,
+                "block_count": config.cache.blocks,
                 "mean_of": None,
                 "blocks": {str(k): blocks[f"block{k}"] for k in self._network.block_levels},
             },

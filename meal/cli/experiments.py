@@ -95,7 +95,7 @@ def table(
             from meal.report.figures import seeds_figure
 
             _write(out, rows, f"{score} of {file}, over seeds", text)
-            seeds_figure(rows, score, out.with_suffix(".svg"))
+            seeds_figure(rows, score, _beside(out, ".svg"))
 
 
 @app.command()
@@ -128,7 +128,7 @@ def margins(
             own = compared.most_repeated(shown, runs).index
             paid = snapshots[own[0]].metrics["cost"]
             cost = compared.at_cost([predictions[name] for name in own], paid)
-            margins_figure(shown, along, compared.MODELS, cost, out.with_suffix(".svg"))
+            margins_figure(shown, along, compared.MODELS, cost, _beside(out, ".svg"))
 
 
 @app.command()
@@ -167,11 +167,18 @@ def review(
 
 def _write(out: Path, rows: pd.DataFrame, title: str, text: str) -> None:
     """Write rows as OUT.csv, and as text with title, command and commit as OUT.md."""
+    from meal.core.files import atomic_path
     from meal.report.evidence import header
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(out.with_suffix(".csv"), index=False, float_format="%.6g")
-    out.with_suffix(".md").write_text(f"# {title}\n\n{header()}\n\n{text}\n")
+    with atomic_path(_beside(out, ".csv")) as temporary:
+        rows.to_csv(temporary, index=False, float_format="%.6g")
+    with atomic_path(_beside(out, ".md")) as temporary:
+        temporary.write_text(f"# {title}\n\n{header()}\n\n{text}\n", encoding="utf-8")
+
+
+def _beside(out: Path, suffix: str) -> Path:
+    """OUT with a suffix; names may hold dots, as in kd_0.1."""
+    return out.with_name(out.name + suffix)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from meal.configure.schema import Params
 from meal.configure.slices import Slices, resolve
 from meal.core.digests import sha256
 from meal.core.errors import UserError
+from meal.core.paths import project_root
 from meal.datasets.registry import DATASETS, Dataset
 from meal.models.architectures import check, own_digest
 from meal.models.hub import published_input
@@ -106,7 +107,7 @@ def _check_device(device: str) -> None:
 def _check_weights(params: Params) -> None:
     for key, weights in weights_files(params).items():
         if weights.file is not None and not Path(weights.file).is_file():
-            copied = "/.dvc/tmp/exps/" in Path.cwd().as_posix()
+            copied = project_root() != Path.cwd()
             hint = "; this copy of the project holds only files in git: give the absolute path"
             raise UserError(f"{key}.file={weights.file!r}: no such file{hint if copied else ''}")
         found = None if weights.file is None else sha256(Path(weights.file))
@@ -117,7 +118,7 @@ def _check_weights(params: Params) -> None:
 def _check_pool(params: Params, dataset: Dataset) -> None:
     """Check that there can be unlabelled images if the student asks for them."""
     distill = params.distill
-    if params.data.labelled != "all" or dataset.pool:
+    if params.data.labelled != "all" or dataset.unlabelled:
         return
     for key, asked in (
         ("pool", distill.pool == "unlabelled"),

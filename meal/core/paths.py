@@ -57,5 +57,9 @@ def named_folder(key: str, name: str) -> Path:
         folder = Path(name).expanduser()
     except RuntimeError:
         raise UserError(f"{key}={name!r}: unknown user; write the full path") from None
-    project = str(Path.cwd()).partition(f"{os.sep}.dvc{os.sep}tmp{os.sep}exps{os.sep}")[0]
-    return Path(project) / folder
+    return project_root() / folder
+
+
+def project_root() -> Path:
+    """The project: this folder, or in one of DVC's copies for experiments, what it is a copy of."""
+    return Path(str(Path.cwd()).partition(f"{os.sep}.dvc{os.sep}tmp{os.sep}exps{os.sep}")[0])

@@ -1,6 +1,7 @@
 """Reading parameters and slices: one line per fault, with the key, its value and what is allowed.
 
-Each sub-package owns the sections of params.yaml that it uses, in its `settings.py`.
+A section of params.yaml stands in the `settings.py` of the package that uses it, or, if no package
+does so beyond its slice, in `configure/schema.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from meal.core.errors import UserError
 from meal.core.files import read_sealed
+from meal.core.text import printable
 
 
 class Section(BaseModel):
@@ -128,7 +130,7 @@ def parse(model: type[SectionT], raw: object, *, source: str, section: str = "")
             faults.setdefault(key, []).append(message)
         said = {key: " or ".join(says) for key, says in faults.items()}
         lines = [
-            _printable(f"{source}: {section}{key}{says.replace(' or must be', ' or')}")
+            printable(f"{source}: {section}{key}{says.replace(' or must be', ' or')}")
             for key, says in said.items()
         ]
         raise UserError("\n".join(lines)) from None
@@ -170,11 +172,6 @@ def _explain(model: type[BaseModel], fault: Any) -> tuple[str, str]:
         value = "a number with too many digits"
     shown = value if len(value) <= 60 else value[:57] + "..."
     return f"{key}={shown}: ", message[0].lower() + message[1:]
-
-
-def _printable(line: str) -> str:
-    """The text on one line: keys may hold line breaks and other control characters."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def _is_tag(part: int | str) -> bool:

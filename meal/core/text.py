@@ -6,9 +6,8 @@ import re
 
 
 def printable(text: object) -> str:
-    """The text on one line, with its control characters escaped."""
-    shown = str(text)
-    return shown if shown.isprintable() else ascii(shown)[1:-1]
+    """The text on one line, with line breaks and other control characters escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def escape(text: object) -> str:

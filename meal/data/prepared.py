@@ -67,7 +67,7 @@ class Prepared:
     @property
     def std(self) -> list[float]:
         """The std of the training pixels in [0, 1], by channel."""
-        return list(self.manifest["deviation"])
+        return list(self.manifest["std"])
 
     def count(self, split: Split) -> int:
         """The number of images in a split."""

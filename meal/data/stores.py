@@ -23,7 +23,6 @@ from meal.core import ranks
 from meal.core.errors import UserError
 from meal.data.decoding import decode, read_image
 
-_MOST_WORKERS = 16
 _AHEAD = 2  # batches that each worker prepares in advance
 
 
@@ -176,7 +175,7 @@ def worker_count(workers: int | Literal["auto"]) -> int:
     """The number of decoding processes: `auto` shares out the cores that this process may use."""
     if workers != "auto":
         return workers
-    return min(_MOST_WORKERS, max(1, len(os.sched_getaffinity(0)) // ranks.local_size()))
+    return max(1, len(os.sched_getaffinity(0)) // ranks.local_size())
 
 
 def _prepare_worker(worker: int) -> None:

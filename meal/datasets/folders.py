@@ -18,7 +18,10 @@ LOGGER = logging.getLogger(__name__)
 
 # Unicode categories that no class name may contain: control characters and undecodable bytes.
 _UNPRINTABLE = ("Cc", "Cs")
-_POOLS = ("unlabelled", "unlabeled")  # folders of training images without labels
+_UNLABELLED = ("unlabelled", "unlabeled")  # folders of training images without labels
+# Folders of splits, not of classes: beside train/, or without it by mistake.
+_VALIDATION = ("val", "valid", "validation")
+_SPLITS = ("test", *_VALIDATION, "training", "testing")
 _DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
 
@@ -36,33 +39,35 @@ def folder(root: Path | None) -> RawFiles:
         )
     _check_folder(root)
     there = _classes(root)
-    pool = _pool(root, there)
+    unlabelled = _unlabelled_folder(root, there)
     if "train" not in there:
-        if "test" in there:
+        split = next((name for name in there if name.lower() in _SPLITS), None)
+        if split:
             raise UserError(
-                f"{root} holds test/ but no train/; allowed: both, or one folder per class"
+                f"{root} holds {split}/ but no train/; allowed: train/ and test/ or val/, or one "
+                "folder per class"
             )
-        return _listed(root, ".", None, None, pool)
-    held = next((name for name in ("val", "valid", "validation") if name in there), None)
+        return _listed(root, ".", None, None, unlabelled)
+    held = next((name for name in _VALIDATION if name in there), None)
     if "test" in there:
-        return _listed(root, "train", held, "test", pool)
+        return _listed(root, "train", held, "test", unlabelled)
     if held:
         print(f"{root} holds no test/: {held}/ is the test set", flush=True)
-    return _listed(root, "train", None, held, pool)
+    return _listed(root, "train", None, held, unlabelled)
 
 
-def _pool(root: Path, there: Sequence[str]) -> str | None:
+def _unlabelled_folder(root: Path, there: Sequence[str]) -> str | None:
     """The name of the folder of unlabelled images; None if there is none.
 
     Raises:
         UserError: if there are two, or one whose name is only almost right.
     """
-    pools = [name for name in there if name.lower() in _POOLS]
-    if len(pools) > 1:
-        raise UserError(f"{root} holds {' and '.join(pools)}; join them")
-    if pools and pools[0] not in _POOLS:
-        raise UserError(f"{root / pools[0]}: rename it to {pools[0].lower()}, in lower case")
-    return pools[0] if pools else None
+    found = [name for name in there if name.lower() in _UNLABELLED]
+    if len(found) > 1:
+        raise UserError(f"{root} holds {' and '.join(found)}; join them")
+    if found and found[0] not in _UNLABELLED:
+        raise UserError(f"{root / found[0]}: rename it to {found[0].lower()}, in lower case")
+    return found[0] if found else None
 
 
 def imagenet(root: Path | None) -> RawFiles:
@@ -122,30 +127,32 @@ def _unpack(place: Path, split: str, archives: Sequence[str]) -> None:
 
 
 def _listed(
-    root: Path, train: str, validation: str | None, test: str | None, pool: str | None = None
+    root: Path, train: str, validation: str | None, test: str | None, unlabelled: str | None = None
 ) -> RawFiles:
     """The images of the splits; the sub-folders of `train` define the classes."""
     _check_folder(root / train)
-    classes = [name for name in _classes(root / train) if train != "." or name != pool]
+    classes = [name for name in _classes(root / train) if train != "." or name != unlabelled]
     if len(classes) < 2:
         raise UserError(
             f"{root / train} holds {len(classes)} class(es) ({', '.join(classes) or 'none'}): at "
             "least two sub-folders of images are needed, one per class"
         )
-    inside = [name for name in classes if name.lower() in _POOLS]
+    inside = [name for name in classes if name.lower() in _UNLABELLED]
     if inside:
         raise UserError(
             f"{root / train / inside[0]} cannot be a class: images without labels belong in "
-            f"{root / _POOLS[0]}"
+            f"{root / _UNLABELLED[0]}"
         )
     if train != ".":
-        known = {train, validation, test, pool}
+        known = {train, validation, test, unlabelled}
         for name in sorted(set(_classes(root)) - known):
             LOGGER.warning("%s is ignored", root / name)
     found: dict[str, Listing] = {}
     ignored = 0
     for split in filter(None, (train, validation, test)):
-        others = sorted(set(_classes(root / split)) - {*classes, pool if split == "." else None})
+        others = sorted(
+            set(_classes(root / split)) - {*classes, unlabelled if split == "." else None}
+        )
         if others:
             raise UserError(
                 f"{root / split} holds classes that {root / train} lacks: {', '.join(others)}"
@@ -166,21 +173,21 @@ def _listed(
         if not paths:
             raise UserError(f"{root / split} holds no images")
         found[split] = Listing(tuple(paths), tuple(labels))
-    unlabelled: Listing | None = None
-    if pool:
-        images, rest = find_images(root / pool)
+    without_labels: Listing | None = None
+    if unlabelled:
+        images, rest = find_images(root / unlabelled)
         ignored += rest
         if not images:
-            raise UserError(f"{root / pool} holds no images; fill it or remove it")
+            raise UserError(f"{root / unlabelled} holds no images; fill it or remove it")
         names = tuple(os.path.relpath(path, root) for path in images)
-        unlabelled = Listing(names, (UNLABELLED,) * len(names))
+        without_labels = Listing(names, (UNLABELLED,) * len(names))
     return RawFiles(
         root,
         found[train],
         found[validation] if validation else None,
         found[test] if test else None,
         tuple(classes),
-        unlabelled,
+        without_labels,
         ignored,
     )
 

@@ -42,7 +42,7 @@ class Published:
         unpacked: the unpacked files below the root, each with an MD5 if the class checks none;
             empty if the class reads the published files directly.
         splits: arguments of the class for the training images, then for the test set.
-        pool: its arguments for further training images; None if there are none.
+        extra: its arguments for further training images; None if there are none.
     """
 
     title: str
@@ -50,7 +50,7 @@ class Published:
     page: str
     resources: tuple[Resource, ...]
     splits: tuple[dict[str, Any], dict[str, Any]]
-    pool: dict[str, Any] | None = None
+    extra: dict[str, Any] | None = None
     place: str = "."
     unpacked: Mapping[str, str | None] = field(default_factory=dict)
 
@@ -108,7 +108,7 @@ def svhn(root: Path | None) -> RawImages:
 
 
 def svhn_extra(root: Path | None) -> RawImages:
-    """SVHN with the 531,131 easier images of its extra set: the pool, if labels are few."""
+    """SVHN with the 531,131 easier images of its extra set."""
     return _svhn(root, "extra")
 
 
@@ -144,10 +144,10 @@ def _cifar(title: str, dataset: Any, root: Path | None) -> RawImages:
     )
 
 
-def _svhn(root: Path | None, pool: str | None) -> RawImages:
+def _svhn(root: Path | None, extra: str | None) -> RawImages:
     from torchvision.datasets import SVHN
 
-    parts = [SVHN.split_list[split] for split in ("train", "test", pool) if split]
+    parts = [SVHN.split_list[split] for split in ("train", "test", extra) if split]
     return _read(
         Published(
             "SVHN",
@@ -155,7 +155,7 @@ def _svhn(root: Path | None, pool: str | None) -> RawImages:
             "http://ufldl.stanford.edu/housenumbers/",
             tuple(Resource(name, (url,), md5) for url, name, md5 in parts),
             ({"split": "train"}, {"split": "test"}),
-            {"split": pool} if pool else None,
+            {"split": extra} if extra else None,
         ),
         root,
     )
@@ -216,7 +216,7 @@ def _arrays(published: Published, root: Path, folder: Path) -> RawImages:
 
     parts: list[tuple[NDArray[np.uint8], NDArray[np.int64]]] = []
     classes: tuple[str, ...] = ()
-    for arguments in (*published.splits, *([published.pool] if published.pool else [])):
+    for arguments in (*published.splits, *([published.extra] if published.extra else [])):
         try:
             dataset = published.dataset(str(root), **arguments)
         except Exception as error:  # torchvision lets its parsers' exceptions through
@@ -237,6 +237,6 @@ def _arrays(published: Published, root: Path, folder: Path) -> RawImages:
             )
         classes = tuple(getattr(dataset, "classes", map(str, range(10))))
         parts.append((images.astype(np.uint8, copy=False), labels.astype(np.int64)))
-    pool_images, pool_labels = parts[2] if published.pool else (None, None)
-    known = pool_labels is not None and bool((pool_labels >= 0).all())
-    return RawImages(*parts[0], *parts[1], classes, pool_images, pool_labels if known else None)
+    extra_images, extra_labels = parts[2] if published.extra else (None, None)
+    known = extra_labels is not None and bool((extra_labels >= 0).all())
+    return RawImages(*parts[0], *parts[1], classes, extra_images, extra_labels if known else None)

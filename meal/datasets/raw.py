@@ -20,8 +20,8 @@ class RawImages:
 
     Attributes:
         test_images, test_labels: None if the test images are split off the training images.
-        pool_images: further training images; None if there are none.
-        pool_labels: theirs, used with `data.labelled: all`; None if they have none.
+        extra_images: further training images; None if there are none.
+        extra_labels: theirs, used with `data.labelled: all`; None if they have none.
     """
 
     train_images: NDArray[np.uint8]
@@ -29,8 +29,8 @@ class RawImages:
     test_images: NDArray[np.uint8] | None
     test_labels: NDArray[np.int64] | None
     classes: tuple[str, ...]
-    pool_images: NDArray[np.uint8] | None = None
-    pool_labels: NDArray[np.int64] | None = None
+    extra_images: NDArray[np.uint8] | None = None
+    extra_labels: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class RawFiles:
         train: the training images.
         validation, test: the dataset's own; None if they are split off the training images.
         classes: names by number.
-        pool: further training images without labels, whose numbers are -1; None if there are none.
+        unlabelled: further training images, with -1 as their labels; None if there are none.
         ignored: the number of files whose names are not those of images.
     """
 
@@ -59,5 +59,5 @@ class RawFiles:
     validation: Listing | None
     test: Listing | None
     classes: tuple[str, ...]
-    pool: Listing | None = None
+    unlabelled: Listing | None = None
     ignored: int = 0

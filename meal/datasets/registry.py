@@ -24,7 +24,7 @@ class Dataset:
         files: whether it is one file per image, which may stay in place (`data.store`).
         classes: the number of classes, to check parameters before anything runs.
         image_size: the default size in pixels to which images are resized; None keeps their size.
-        pool: whether it may hold images without labels.
+        unlabelled: whether it may hold images without labels.
         test_fraction: of the images, if it has no test set of its own (`data.test_fraction`).
         note: a caveat for readers of its results.
         licence: of its images, for the card of a student that is exported.
@@ -36,7 +36,7 @@ class Dataset:
     files: bool = False
     classes: int | None = None
     image_size: int | None = None
-    pool: bool = False
+    unlabelled: bool = False
     test_fraction: float = 0.2
     note: str = ""
     licence: str = "not known"
@@ -64,7 +64,7 @@ DATASETS: dict[str, Dataset] = {
     "svhn_extra": Dataset(
         "SVHN with its extra set", published.svhn_extra, flip=False, classes=10, licence=_SVHN
     ),
-    "stl10": Dataset("STL-10", published.stl10, flip=True, classes=10, pool=True),
+    "stl10": Dataset("STL-10", published.stl10, flip=True, classes=10, unlabelled=True),
     "imagenet": Dataset(
         "ImageNet (ILSVRC 2012)",
         folders.imagenet,
@@ -80,7 +80,7 @@ DATASETS: dict[str, Dataset] = {
         folders.folder,
         flip=True,
         files=True,
-        pool=True,
+        unlabelled=True,
         licence="not stated: a folder of the user's own",
     ),
 }

@@ -57,8 +57,13 @@ Outputs = tuple[Tensor, dict[int, Tensor]]  # logits (N, C) and blocks (N, D), f
 class Teacher(Protocol):
     """A source of targets: a teacher, or the mean of all."""
 
-    def outputs(self, batch: TargetBatch) -> Outputs:
-        """Logits and blocks for a batch; blocks are standardised if the method asks for it."""
+    def outputs(self, batch: TargetBatch, chosen: Tensor | None = None) -> Outputs:
+        """Logits and blocks; blocks are standardised if the method asks for it.
+
+        Args:
+            batch: the images.
+            chosen: the places in it `(n,)`, on the CPU, of those that are wanted; None for all.
+        """
 
 
 class CachedTeacher:
@@ -69,19 +74,23 @@ class CachedTeacher:
         self._blocks = _compared_blocks(cache, method)
         self._of_view = method.targets == "view"
 
-    def outputs(self, batch: TargetBatch) -> Outputs:
+    def outputs(self, batch: TargetBatch, chosen: Tensor | None = None) -> Outputs:
         """Read the rows of the batch."""
+        rows = batch.rows if chosen is None else batch.rows[chosen]
         if not self._of_view and not self._blocks:
-            return self._of_images(batch.rows), {}
-        stored, blocks = self._cache.outputs(batch.view, batch.rows.numpy()), {}
+            return self._of_images(rows), {}
+        stored, blocks = self._cache.outputs(batch.view, rows.numpy()), {}
         for block, moments in self._blocks.items():
             values = stored.block(block)
-            blocks[block] = self._to(values if moments is None else standardise(values, moments))
-        return self._to(stored.logits) if self._of_view else self._of_images(batch.rows), blocks
+            values = values if moments is None else standardise(values, moments)
+            blocks[block] = _move(values, self._device)
+        if self._of_view:
+            return _move(stored.logits, self._device), blocks
+        return self._of_images(rows), blocks
 
     def _of_images(self, rows: Tensor) -> Tensor:
         """The mean logits of images over all views."""
-        return self._to(self._means[rows]).float()
+        return _move(self._means[rows], self._device).float()
 
     @cached_property
     def _means(self) -> Tensor:
@@ -89,11 +98,6 @@ class CachedTeacher:
         name, views = self._cache.manifest["name"], self._cache.manifest["view_count"]
         print(f"averaging the logits of {name} over {views} views", flush=True)
         return mean_over_views(self._cache)
-
-    def _to(self, values: Tensor) -> Tensor:
-        if self._device.type == "cuda":  # only pinned memory is copied without waiting
-            values = values.pin_memory()
-        return values.to(self._device, non_blocking=True)
 
 
 def mean_over_views(cache: TargetCache) -> Tensor:
@@ -126,14 +130,17 @@ class OnlineTeacher:
         }
 
     @torch.no_grad()
-    def outputs(self, batch: TargetBatch) -> Outputs:
+    def outputs(self, batch: TargetBatch, chosen: Tensor | None = None) -> Outputs:
         """Run the teacher."""
         logits, values = of_whole_batch(self._network, batch.pixels)
         blocks = {}
         for block, moments in self._blocks.items():
             own = values[block].float()
             blocks[block] = own if moments is None else standardise(own, (moments[0], moments[1]))
-        return logits.float(), blocks
+        if chosen is None:
+            return logits.float(), blocks
+        places = _move(chosen, logits.device)
+        return logits.float()[places], {block: own[places] for block, own in blocks.items()}
 
 
 class OnlineMean:
@@ -142,9 +149,9 @@ class OnlineMean:
     def __init__(self, members: Sequence[OnlineTeacher], weights: Sequence[float]) -> None:
         self._members, self._weights = members, weights
 
-    def outputs(self, batch: TargetBatch) -> Outputs:
+    def outputs(self, batch: TargetBatch, chosen: Tensor | None = None) -> Outputs:
         """Run all teachers; their blocks' mean has no moments without a cache, so none is given."""
-        found = [member.outputs(batch)[0] for member in self._members]
+        found = [member.outputs(batch, chosen)[0] for member in self._members]
         return mean_log_probabilities(found, self._weights), {}
 
 
@@ -188,19 +195,22 @@ class TargetReader:
 
     def _targets_per_image(self, batch: TargetBatch) -> Targets:
         """Targets from a random teacher for each image."""
-        chosen = self._choose(batch.step, batch.rows).to(self._device)
-        found = [teacher.outputs(batch) for teacher in self._teachers]
-        logits = found[0][0].clone()
+        numbers = self._choose(batch.step, batch.rows)
+        logits: list[Tensor] = []
+        places: list[Tensor] = []
         joined: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
-        for index, (own, blocks) in enumerate(found):
-            mine = (chosen == index).nonzero()[:, 0]
-            logits[mine] = own[mine]
-            for block, values in blocks.items() if len(mine) else ():
+        for number in numbers.unique().tolist():
+            chosen = (numbers == number).nonzero()[:, 0]
+            own, blocks = self._teachers[number].outputs(batch, chosen)
+            logits.append(own)
+            places.append(_move(chosen, self._device))
+            for block, values in blocks.items():
                 parts, rows = joined.setdefault(block, ([], []))
-                parts.append(values[mine])
-                rows.append(mine)
+                parts.append(values)
+                rows.append(places[-1])
+        order = torch.cat(places).argsort()
         return Targets(
-            logits,
+            torch.cat(logits)[order],
             {block: (torch.cat(parts), torch.cat(rows)) for block, (parts, rows) in joined.items()},
         )
 
@@ -208,6 +218,13 @@ class TargetReader:
         """The number of the teacher for each of `rows` `(N,)` at a step, drawn by weight."""
         draws = uniform(hash_integers(self._seed, step, rows), 0)
         return torch.searchsorted(self._bounds, draws, right=True)
+
+
+def _move(values: Tensor, device: torch.device) -> Tensor:
+    """Copy values from the CPU to a device without waiting."""
+    if device.type == "cuda":  # only pinned memory is copied without waiting
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
 
 
 def _compared_blocks(cache: TargetCache, method: Method) -> dict[int, tuple[Tensor, Tensor] | None]:

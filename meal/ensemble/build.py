@@ -37,7 +37,7 @@ from meal.targets.topk import compress
 
 _MUST_AGREE = (
     "data", "views", "code", "image_size", "view_count", "alignment", "align", "enabled", "dtype",
-    "top_k",
+    "top_k", "block_count",
 )  # fmt: skip
 
 

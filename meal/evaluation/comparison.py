@@ -29,7 +29,7 @@ from meal.evaluation.significance import (
 from meal.metrics import Labels
 
 ERROR = "top-1 error (points)"
-RIVALS = {ENSEMBLE: "ensemble", BASELINE: "baseline"}  # the student's, with their names in text
+RIVALS = (ENSEMBLE, BASELINE)  # the student's
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def significance_table(comparisons: Mapping[str, Comparison]) -> list[dict[str, 
     """The student minus each rival in every metric, for the page of results."""
     return [
         {
-            "models": f"student minus {RIVALS[rival]}",
+            "models": f"student minus {rival}",
             "metric": metric,
             **{
                 key: f"{getattr(interval, key):+.{2 if metric == ERROR else 4}f}"
@@ -124,12 +124,12 @@ def significance_table(comparisons: Mapping[str, Comparison]) -> list[dict[str, 
 def claims(metrics: Mapping[str, Any]) -> list[str]:
     """Sentences on what can be claimed about the student, from `reports/scores.json`."""
     sentences = []
-    for rival, name in RIVALS.items():
+    for rival in RIVALS:
         row = metrics["significance"][f"student_minus_{rival}"]
         interval = Interval(row["points"], row["low"], row["high"])
         sentences.append(
-            f"Student against {name}: {interval.difference:+.2f} points of error (95%: "
+            f"Student against {rival}: {interval.difference:+.2f} points of error (95%: "
             f"{interval.low:+.2f} to {interval.high:+.2f}); "
-            f"{verdict(interval, row['mcnemar_p'], name)}."
+            f"{verdict(interval, row['mcnemar_p'], rival)}."
         )
     return sentences

@@ -1,4 +1,4 @@
-"""The cost of a network, counted on the meta device without computing or timing anything."""
+"""The cost of a network, counted without timing anything."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from meal.models.factory import build
 from meal.models.spec import NetworkSpec
+from meal.models.trial import examine, nbytes
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,14 @@ def count(spec: NetworkSpec) -> Cost:
 
     A weights file adds a header of a few kilobytes.
     """
-    with torch.device("meta"):
-        network = build(spec).eval().requires_grad_(False)
+
+    def look(network: nn.Module) -> Cost:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            network(torch.empty(1, *spec.shape))
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    size = sum(value.nbytes for value in network.state_dict().values())
-    return Cost(parameters, counter.get_total_flops() // 2, size)
+            network.eval()(torch.zeros(1, *spec.shape))
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        return Cost(parameters, counter.get_total_flops() // 2, nbytes(network))
+
+    return examine(spec, look)
 
 
 def cost_metrics(student: Cost, teachers: Mapping[str, Cost]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ STUDENT, BASELINE, ENSEMBLE, FITTED, VOTE = (
 )  # fmt: skip
 TEACHER = "teachers/"  # before a teacher's name
 FIX = "dvc repro evaluate"
-# The names of a model's arrays in the file, by attribute.
+# The names of a model's arrays in the file, by attribute: as in earlier runs, to compare with them.
 _ARRAYS = {
     "predicted": "answers",
     "confidence": "confidence",

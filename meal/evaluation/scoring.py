@@ -19,7 +19,8 @@ from meal.evaluation.predictions import (
     ModelPredictions,
     Predictions,
 )
-from meal.metrics import Floats, Labels, brief, gains
+from meal.metrics import Floats, Labels
+from meal.scores import brief, gains
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from meal.evaluation.predictions import TEACHER
 from meal.models.factory import build
 from meal.models.spec import NetworkSpec
 from meal.predict.card import Input
@@ -29,7 +30,7 @@ class Timings:
     """The fastest calls of all models.
 
     Attributes:
-        models: for `student`, `student, ONNX Runtime`, `ensemble` and each teacher by name:
+        models: for `student`, `student, ONNX Runtime`, `ensemble` and each `teachers/NAME`:
             `latency_ms`, `images_per_second`, and `latency_ratio`, the latency divided by that of
             the student in PyTorch.
         rounds: how often each model was called.
@@ -62,7 +63,7 @@ def measure(
     """
     members = {name: _ready(spec, device) for name, spec in teachers.items()}
     models = {"student": [_ready(student, device)], "ensemble": list(members.values())}
-    models |= {name: [network] for name, network in members.items()}
+    models |= {TEACHER + name: [network] for name, network in members.items()}
     seconds: dict[int, dict[str, float]] = {}
     rounds, steady = 0, True
     for size in (1, BATCH):
@@ -77,7 +78,7 @@ def measure(
             sides[ONNX] = partial(run, session, pixels, inputs)
         seconds[size], taken, alike = _steady(sides, repeats, device)
         rounds, steady = max(rounds, taken), steady and alike
-    named = sorted(seconds[1], key=["student", ONNX, "ensemble", *members].index)
+    named = sorted(seconds[1], key=["student", ONNX, "ensemble", *models].index)
     return Timings(
         {
             name: {

@@ -69,10 +69,14 @@ def _params(data: Any) -> dict[str, Any]:
 def _numbers(repo: Repo, state: Any) -> dict[str, str]:
     """The numbers of one state; `-` where they are not those of its parameters."""
     found = dict.fromkeys(_COLUMNS, "-")
+    fresh: dict[str, bool] = {}  # by file
     for heading, (file, key) in _COLUMNS.items():
         value = shown(content(state.data.metrics if state.data else None, file)).get(key)
-        known = isinstance(value, (int, float))
-        if known and (state.rev == "workspace" or is_fresh(repo, state.rev, file)):
+        if not isinstance(value, (int, float)):
+            continue
+        if file not in fresh:
+            fresh[file] = state.rev == "workspace" or is_fresh(repo, state.rev, file)
+        if fresh[file]:
             found[heading] = f"{value:.2f}"
     return found
 

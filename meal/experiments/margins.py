@@ -11,7 +11,7 @@ import pandas as pd
 from meal.core.errors import UserError
 from meal.evaluation.predictions import STUDENT, TEACHER, Predictions
 from meal.evaluation.significance import Interval, error_difference, mean_interval
-from meal.experiments.table import check_repeats
+from meal.experiments.table import check_repeats, ordered
 
 MODELS = ("baseline", "ensemble", "student")
 BEST = "best teacher"  # the one with the fewest errors on the test images of a run
@@ -51,15 +51,7 @@ def margins(runs: pd.DataFrame, predictions: Mapping[str, Predictions]) -> pd.Da
         for rival in RIVALS:
             row |= _cells(f"minus {rival}", _student_minus(rival, found))
         rows.append(row)
-    return (
-        pd.DataFrame(rows).sort_values(
-            factors,
-            key=lambda column: pd.Series([order(value) for value in column]),
-            ignore_index=True,
-        )
-        if factors
-        else pd.DataFrame(rows)
-    )
+    return ordered(pd.DataFrame(rows), factors)
 
 
 def most_repeated(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
@@ -114,15 +106,6 @@ def _name(model: str, run: Predictions) -> str:
 
 def _cells(name: str, interval: Interval) -> dict[str, float]:
     return {name: interval.difference, f"{name} low": interval.low, f"{name} high": interval.high}
-
-
-def order(value: object) -> tuple[int, float, str]:
-    """Numbers in their order, then words: `all` is more than any number of labels."""
-    text = str(value)
-    try:
-        return 0, float(text), ""
-    except ValueError:
-        return 1, 0.0, text
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:

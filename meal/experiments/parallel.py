@@ -18,12 +18,11 @@ import networkx  # which DVC describes its graphs with
 from dvc.exceptions import DvcException
 
 from meal.core.errors import UserError
+from meal.core.signals import SIGNALS
 from meal.experiments.cores import share_cores
 from meal.experiments.repository import open_repository
 
 Graph = Mapping[str, Set[str]]  # by stage: those that it depends on
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def stage_graph(targets: Sequence[str]) -> dict[str, set[str]]:
@@ -140,7 +139,7 @@ def run_parallel(targets: Sequence[str], jobs: int) -> None:
         # In a thread of its own: the main thread may hold the lock.
         threading.Thread(target=lanes.stop).start()
 
-    before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
+    before = {number: signal.signal(number, interrupt) for number in SIGNALS}
     try:
         with ThreadPoolExecutor(jobs) as pool:
             while True:

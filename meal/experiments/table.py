@@ -61,7 +61,27 @@ def summarise(runs: pd.DataFrame, reference: Mapping[str, str]) -> pd.DataFrame:
             theirs = scores.get(other, {}) if other != factor_values else {}
             row |= _paired([own[seed] - theirs[seed] for seed in own if seed in theirs])
         rows.append(row)
-    return pd.DataFrame(rows).sort_values(factors, ignore_index=True)
+    return ordered(pd.DataFrame(rows), factors)
+
+
+def ordered(table: pd.DataFrame, factors: list[str]) -> pd.DataFrame:
+    """The rows by the values of the factors: numbers in their order, then words."""
+    if not factors:
+        return table
+
+    def key(column: pd.Series) -> pd.Series:
+        return pd.Series([_place(value) for value in column])
+
+    return table.sort_values(factors, key=key, ignore_index=True)
+
+
+def _place(value: object) -> tuple[int, float, str]:
+    """Sorts a value: `all` is more than any number of labels."""
+    text = str(value)
+    try:
+        return 0, float(text), ""
+    except ValueError:
+        return 1, 0.0, text
 
 
 def check_repeats(text: pd.DataFrame) -> None:
@@ -73,11 +93,14 @@ def check_repeats(text: pd.DataFrame) -> None:
     Raises:
         UserError: naming the parameters.
     """
-    repeated = text[text.duplicated(keep=False)]
+    # Rows without columns are no duplicates for pandas.
+    repeated = text[text.duplicated(keep=False)] if len(text.columns) else text.iloc[1:]
     if len(repeated):
+        common = ", ".join(f"{key}={value}" for key, value in repeated.iloc[0].items())
+        named = f" ({common})" if common else ""
         raise UserError(
-            f"experiments with equal parameters have different scores "
-            f"({repeated.iloc[0].to_dict()}): their code or number of threads differs; remove one "
+            f"experiments with equal parameters{named} have different scores: their code or number "
+            "of threads differs; remove one "
             "of them with: dvc exp remove NAME"
         )
 

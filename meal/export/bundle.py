@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -126,9 +126,9 @@ def _write_weights(loaded: Loaded, classes: tuple[str, ...], inputs: Input, fold
 
         expected = network.adapter.inputs if isinstance(network, Adapted) else inputs
         seen = {
-            "input_size": (len(expected.mean), expected.size, expected.size),
-            "mean": tuple(expected.mean),
-            "std": tuple(expected.std),
+            "input_size": (expected.channels, expected.size, expected.size),
+            "mean": _by_channel(expected.mean, expected.channels),
+            "std": _by_channel(expected.std, expected.channels),
             "crop_pct": 1.0,
             "crop_mode": "center",
             "interpolation": "bilinear",
@@ -140,6 +140,11 @@ def _write_weights(loaded: Loaded, classes: tuple[str, ...], inputs: Input, fold
     for key in _PUBLISHED:
         config["pretrained_cfg"].pop(key, None)
     write_json(folder / "config.json", config)
+
+
+def _by_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """One value per channel; a single one stands for all."""
+    return tuple(values) if len(values) == channels else tuple(values) * channels
 
 
 def _write_onnx_files(

@@ -109,7 +109,8 @@ def _opened(image: Image.Image | NDArray[np.uint8]) -> Image.Image:
     """An image as Pillow holds it."""
     if isinstance(image, Image.Image):
         return image
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:
+    colours = image.shape[2:] in ((), (1,), (3,)) and image.ndim in (2, 3)
+    if image.dtype != np.uint8 or not colours or not image.size:
         raise UserError(
             f"an array of {image.dtype} and shape {image.shape} is no image; expected: uint8, "
             "(H, W), (H, W, 1) or (H, W, 3)"

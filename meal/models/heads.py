@@ -10,10 +10,9 @@ import torch
 from torch import nn
 
 from meal.core.errors import UserError
-from meal.models.factory import build
 from meal.models.parts import inner, submodule
 from meal.models.spec import NetworkSpec
-from meal.models.trial import without_values
+from meal.models.trial import examine
 
 Frozen = Literal["backbone"] | Sequence[str]
 
@@ -33,12 +32,8 @@ def head_names(spec: NetworkSpec) -> list[str]:
 
 
 def _shapes(spec: NetworkSpec) -> dict[str, torch.Size]:
-    """The shapes of a network's parameters; on the meta device, if its code can do that."""
-    try:
-        network = without_values(spec)
-    except Exception:  # code outside the zoo may raise anything
-        network = build(spec)
-    return {name: parameter.shape for name, parameter in network.named_parameters()}
+    """The shapes of a network's parameters."""
+    return examine(spec, lambda network: {name: p.shape for name, p in network.named_parameters()})
 
 
 def freeze(network: nn.Module, spec: NetworkSpec, frozen: Frozen, key: str) -> list[nn.Module]:

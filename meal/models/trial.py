@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from meal.models.zoo.registry import ZOO
 META, CPU = torch.device("meta"), torch.device("cpu")
 # Up to this many pixels per side and bytes of weights, a network of the zoo is cheap to run.
 _SMALL_IMAGE, _SMALL_WEIGHTS = 64, 2**28
+Found = TypeVar("Found")
 
 
 class SkipInitialisation(TorchFunctionMode):
@@ -51,6 +52,21 @@ def trial(spec: NetworkSpec) -> tuple[nn.Module, torch.device]:
     network = without_values(spec)
     small = spec.inner_shape[-1] <= _SMALL_IMAGE and nbytes(network) <= _SMALL_WEIGHTS
     return (build(spec), CPU) if small and spec.arch in ZOO else (network, META)
+
+
+def examine(spec: NetworkSpec, look: Callable[[nn.Module], Found]) -> Found:
+    """What `look` finds: on the meta device, or with values if the network's code needs them.
+
+    Args:
+        spec: the network.
+        look: from the network to the result; the tensors it creates are on the network's device.
+    """
+    try:
+        network = without_values(spec)
+        with META:
+            return look(network)
+    except Exception:  # code outside the zoo may raise anything
+        return look(build(spec))
 
 
 def nbytes(network: nn.Module) -> int:

@@ -51,7 +51,7 @@ def describe(data: Prepared) -> dict[str, Any]:
         "shape": manifest["shape"],
         "file_sizes": list(manifest["sizes"].values()),
         "mean": data.mean,
-        "deviation": data.std,
+        "std": data.std,
         "classes": manifest["classes"],
         "images_by_class": [per_class[split] for split in SPLITS],
     }

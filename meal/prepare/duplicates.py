@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-POOL = "unlabelled"  # the images of `train` without labels
-PAIRS = (("test", "train"), ("test", POOL), ("test", "validation"), ("validation", "train"))
+NO_LABELS = "unlabelled"  # the images of `train` without labels
+PAIRS = (("test", "train"), ("test", NO_LABELS), ("test", "validation"), ("validation", "train"))
 
 
 def digest(content: bytes | memoryview) -> NDArray[np.uint8]:

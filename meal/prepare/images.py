@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from meal.core.device import total_memory
 from meal.core.errors import UserError
 from meal.data.decoding import decode, read_image
 from meal.data.prepared import SPLITS
 from meal.datasets.raw import UNLABELLED, RawFiles, RawImages
 from meal.datasets.settings import LARGEST, SMALLEST, Data
-from meal.prepare.duplicates import POOL, pixel_digests
+from meal.prepare.duplicates import NO_LABELS, pixel_digests
 from meal.prepare.scanning import Scan, scan
 from meal.prepare.splitting import Rows, Split, check_classes, split_images
 from meal.prepare.statistics import sums
@@ -47,18 +47,20 @@ class Found:
 def from_arrays(raw: RawImages, data: Data, side: int | None, test_fraction: float) -> Found:
     """Split a dataset of arrays."""
     images, labels = [raw.train_images], [raw.train_labels]
-    if raw.pool_images is not None:
-        known = raw.pool_labels if data.labelled == "all" else None
-        images.append(raw.pool_images)
-        labels.append(np.full(len(raw.pool_images), UNLABELLED) if known is None else known)
+    if raw.extra_images is not None:
+        known = raw.extra_labels if data.labelled == "all" else None
+        images.append(raw.extra_images)
+        labels.append(np.full(len(raw.extra_images), UNLABELLED) if known is None else known)
     given = {"train": np.flatnonzero(np.concatenate(labels) != UNLABELLED)}
-    pool = np.flatnonzero(np.concatenate(labels) == UNLABELLED)
+    unlabelled = np.flatnonzero(np.concatenate(labels) == UNLABELLED)
     if raw.test_images is not None and raw.test_labels is not None:
         start = sum(map(len, labels))
         given["test"] = np.arange(start, start + len(raw.test_labels))
         images.append(raw.test_images)
         labels.append(raw.test_labels)
-    split = split_images(given, pool, np.concatenate(labels), data, test_fraction, raw.classes)
+    split = split_images(
+        given, unlabelled, np.concatenate(labels), data, test_fraction, raw.classes
+    )
     native = raw.train_images.shape[1:3]
     resized = [_resize(part, side) for part in images]
     return Found(
@@ -96,15 +98,15 @@ def from_files(
     work: Path | None,
 ) -> Found:
     """Read and split a dataset of image files: kept as pixels or as an index."""
-    listings = (raw.train, raw.validation, raw.test, raw.pool)
+    listings = (raw.train, raw.validation, raw.test, raw.unlabelled)
     paths = [path for listing in listings if listing is not None for path in listing.paths]
     side = size or _own_side(raw.root, paths)
     as_array = _fits_in_memory(data, len(paths), side, raw.ignored)
     found = scan(raw.root, paths, side, as_array, workers, work)
     _check_files(found, size, data.skip_broken)
     intact = np.array([row not in found.faults for row in range(len(paths))])
-    given, pool, labels = _intact_rows(raw, intact)
-    split = split_images(given, pool, labels, data, test_fraction, raw.classes)
+    given, unlabelled, labels = _intact_rows(raw, intact)
+    split = split_images(given, unlabelled, labels, data, test_fraction, raw.classes)
     rows = split.rows
     channels = 1 if found.grey[intact].all() else 3
     extremes = found.sizes[intact][np.argsort(found.sizes[intact].prod(axis=1), kind="stable")]
@@ -138,7 +140,7 @@ def _fits_in_memory(data: Data, images: int, side: int, ignored: int) -> bool:
     """Decide by `data.store` and size whether the pixels are kept as an array; print the choice."""
     size = images * side**2 * 3
     as_array = data.store == "array" or (data.store == "auto" and size <= MOST_IN_MEMORY)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = total_memory(torch.device("cpu"))
     if as_array and size > memory / 2:
         raise UserError(
             f"data.store={data.store!r}: {size / 2**30:.0f} GiB of pixels do not fit in half of "
@@ -154,8 +156,13 @@ def _fits_in_memory(data: Data, images: int, side: int, ignored: int) -> bool:
 
 
 def _intact_rows(raw: RawFiles, intact: NDArray[np.bool_]) -> tuple[dict[str, Rows], Rows, Rows]:
-    """The intact images of the splits that a dataset defines, those of its pool, and all labels."""
-    listings = {"train": raw.train, "validation": raw.validation, "test": raw.test, POOL: raw.pool}
+    """The intact images of the splits a dataset defines, those without labels, and all labels."""
+    listings = {
+        "train": raw.train,
+        "validation": raw.validation,
+        "test": raw.test,
+        NO_LABELS: raw.unlabelled,
+    }
     rows: dict[str, Rows] = {}
     labels: list[Rows] = []
     start = 0
@@ -165,13 +172,13 @@ def _intact_rows(raw: RawFiles, intact: NDArray[np.bool_]) -> tuple[dict[str, Ro
         stop = start + len(listing.paths)
         rows[name] = np.arange(start, stop)[intact[start:stop]]
         labels.append(np.array(listing.labels, np.int64))
-        if name != POOL:
+        if name != NO_LABELS:
             check_classes(name, raw.classes, labels[-1], labels[-1][intact[start:stop]])
         elif not len(rows[name]):
             raise UserError(f"no intact image is left in {name}")
         start = stop
-    pool = rows.pop(POOL, np.empty(0, np.int64))
-    return rows, pool, np.concatenate(labels)
+    unlabelled = rows.pop(NO_LABELS, np.empty(0, np.int64))
+    return rows, unlabelled, np.concatenate(labels)
 
 
 def _own_side(root: Path, paths: Sequence[str]) -> int:
@@ -183,7 +190,7 @@ def _own_side(root: Path, paths: Sequence[str]) -> int:
             continue  # all broken files are listed later
         if width != height or not SMALLEST <= width <= LARGEST:
             raise UserError(
-                f"data.image_size=None: {root / path} has {width}x{height} pixels, but networks "
+                f"data.image_size=auto: {root / path} has {width}x{height} pixels, but networks "
                 f"see squares of {SMALLEST} to {LARGEST}; set data.image_size"
             )
         return width
@@ -203,7 +210,7 @@ def _check_files(found: Scan, size: int | None, skip_broken: bool) -> None:
     sizes = np.unique(np.delete(found.sizes, list(found.faults), axis=0), axis=0)
     if size is None and len(sizes) > 1:
         raise UserError(
-            f"data.image_size=None: the images have {len(sizes)} different sizes, from "
+            f"data.image_size=auto: the images have {len(sizes)} different sizes, from "
             f"{sizes[0][0]}x{sizes[0][1]} to {sizes[-1][0]}x{sizes[-1][1]} pixels; set "
             "data.image_size"
         )

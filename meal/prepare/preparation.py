@@ -18,7 +18,7 @@ from meal.core.paths import named_folder
 from meal.data.prepared import SPLITS, Prepared, open_prepared
 from meal.datasets.raw import UNLABELLED, RawImages
 from meal.datasets.registry import DATASETS
-from meal.prepare.duplicates import POOL, count_duplicates
+from meal.prepare.duplicates import NO_LABELS, count_duplicates
 from meal.prepare.images import from_arrays, from_files
 from meal.prepare.settings import PrepareSlice
 from meal.prepare.statistics import compare, moments, rounded
@@ -53,7 +53,7 @@ def prepare(
     rows, labels = found.split.rows, found.split.labels
     unlabelled = rows["train"][labels[rows["train"]] == UNLABELLED]
     duplicates = count_duplicates(
-        found.digests, rows if not len(unlabelled) else {**rows, POOL: unlabelled}
+        found.digests, rows if not len(unlabelled) else {**rows, NO_LABELS: unlabelled}
     )
     for pair, count in duplicates.items():
         if count:
@@ -69,7 +69,7 @@ def prepare(
         )
     statistics = {"labelled": moments(found.sums[known], side)}
     if len(unlabelled):
-        statistics[POOL] = moments(found.sums[unlabelled], side)
+        statistics[NO_LABELS] = moments(found.sums[unlabelled], side)
         compare(*statistics.values())
     _write(
         folder,
@@ -83,7 +83,7 @@ def prepare(
             "labels": {"train": len(known), "validation": len(rows["validation"])},
             "shape": [size or side, size or side, channels],
             "mean": rounded(mean),
-            "deviation": rounded(std),
+            "std": rounded(std),
             "statistics": {
                 name: {"mean": rounded(each[0]), "std": rounded(each[1])}
                 for name, each in statistics.items()

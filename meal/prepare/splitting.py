@@ -37,7 +37,7 @@ class Split:
 
 def split_images(
     given: Mapping[str, Rows],
-    pool: Rows,
+    unlabelled: Rows,
     labels: Rows,
     data: Data,
     test_fraction: float,
@@ -47,7 +47,7 @@ def split_images(
 
     Args:
         given: the images of the splits that the dataset defines; `train` is always there.
-        pool: further training images, which have no labels.
+        unlabelled: further training images, which have no labels.
         labels: of all images `(N,)`.
         data: fractions, seeds and the number of labels.
         test_fraction: of the images, if there is no test split.
@@ -78,7 +78,7 @@ def split_images(
             labels[labelled], "validation_fraction", fraction, seed, classes, what
         )
         labelled, rows["validation"] = (labelled[part] for part in parts)
-    rows["train"] = np.sort(np.concatenate([labelled, hidden, pool]))
+    rows["train"] = np.sort(np.concatenate([labelled, hidden, unlabelled]))
     labels[hidden] = UNLABELLED
     return Split(rows, labels)
 

@@ -28,11 +28,11 @@ def rounded(values: NDArray[Any]) -> list[float]:
 
 
 def compare(
-    labelled: tuple[NDArray[Any], NDArray[Any]], pool: tuple[NDArray[Any], NDArray[Any]]
+    labelled: tuple[NDArray[Any], NDArray[Any]], unlabelled: tuple[NDArray[Any], NDArray[Any]]
 ) -> None:
     """Warn if unlabelled images look different: teachers may then be wrong about them."""
-    shift = float((np.abs(pool[0] - labelled[0]) / labelled[1]).max())
-    ratio = float((pool[1] / labelled[1]).max()), float((pool[1] / labelled[1]).min())
+    shift = float((np.abs(unlabelled[0] - labelled[0]) / labelled[1]).max())
+    ratio = float((unlabelled[1] / labelled[1]).max()), float((unlabelled[1] / labelled[1]).min())
     if shift > _SHIFT or ratio[0] > _RATIO or ratio[1] < 1 / _RATIO:
         LOGGER.warning(
             "the unlabelled images differ from the labelled ones: their mean by %.2f std, their "

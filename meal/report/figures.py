@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ import matplotlib
 matplotlib.use("svg")
 
 from matplotlib import pyplot as plt
+
+from meal.core.files import atomic_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,13 +53,14 @@ BLACK, WHITE = "#101112", "#fefefe"  # for text on a colour, and unlike _INK, wh
 
 def save(figure: Any, path: Path) -> None:
     """Write a figure and close it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", metadata={"Date": None}, bbox_inches="tight")
     plt.close(figure)
-    text = path.read_text(encoding="utf-8").replace(_INK, "currentColor")
+    text = drawn.getvalue().replace(_INK, "currentColor")
     start = text.index("<svg")
     end = text.index(">", start) + 1
-    path.write_text(text[:end] + _STYLE + text[end:], encoding="utf-8")
+    with atomic_path(path) as temporary:
+        temporary.write_text(text[:end] + _STYLE + text[end:], encoding="utf-8")
 
 
 def seeds_figure(table: pd.DataFrame, score: str, path: Path) -> None:

@@ -14,37 +14,25 @@ from typing import Any
 import numpy as np
 import torch
 
+from meal.core import ranks
 from meal.core.errors import UserError
 from meal.core.files import read_json
 from meal.core.seeds import Purpose
 from meal.data.pools import check_pool
 from meal.data.prepared import Prepared
+from meal.models.blocks import ALIGNED
 from meal.models.factory import build
 from meal.models.foreign import load_foreign, load_weights
 from meal.models.heads import Frozen, freeze
 from meal.models.memory import check_memory
 from meal.models.settings import NetworkSlice, WeightsFile
 from meal.models.spec import specify
+from meal.views.families import view_family
+from meal.views.pipelines import check_padding
 from meal.views.settings import ViewsSlice
 
 _FIX = "dvc repro configure"
-_INDEX = 2  # bytes of a class number in a cache with top-k
-_ALIGNED = 16  # values of a spatially aligned block
-_DECIDING = ("view_count", "dtype", "top_k", "enabled", "align")  # of the size of a cache
-
-
-def check_views(views: ViewsSlice, data: Prepared) -> None:
-    """Check that a crop always shows a part of the image.
-
-    Raises:
-        UserError: if the padding is larger than half of the image.
-    """
-    side = data.shape[1]
-    if views.crop == "padded" and views.crop_padding > side // 2:
-        raise UserError(
-            f"views.crop_padding={views.crop_padding}: images have {side} pixels; allowed: 0 to "
-            f"{side // 2}"
-        )
+_DECIDING = ("view_count", "dtype", "top_k", "enabled", "align", "block_count")  # of a cache's size
 
 
 def check_all(slices: Path, data: Prepared, device: torch.device) -> None:
@@ -56,7 +44,8 @@ def check_all(slices: Path, data: Prepared, device: torch.device) -> None:
         device: where they will be trained.
 
     Raises:
-        UserError: as `check_student` does, for any of them.
+        UserError: as `check_student` does, for any of them, or if a teacher's crops can miss the
+            image.
     """
     check_student(slices / "distill.json", data, device)
     baseline = read_json(slices / "baseline.json", _FIX)
@@ -64,6 +53,7 @@ def check_all(slices: Path, data: Prepared, device: torch.device) -> None:
     for path in sorted((slices / "teachers").glob("*.json")):
         teacher = read_json(path, _FIX)
         if teacher["training"] is not None:
+            _check_padding(teacher, data, f"teaching.views or networks.{path.stem}.training.views")
             _check_start(teacher, data, teacher["training"]["frozen"], Purpose.TEACHER)
 
 
@@ -71,15 +61,16 @@ def check_student(slice_: Path, data: Prepared, device: torch.device) -> None:
     """Check that the student will find what its slice names: images, weights, layers; and memory.
 
     Raises:
-        UserError: if there are too few images of a kind, no such weights or layers, or too little
-            memory.
+        UserError: if there are too few images of a kind, crops that can miss the image, no such
+            weights or layers, or too little memory.
     """
     config = read_json(slice_, _FIX)
     settings = config["distill"]
+    _check_padding(config, data, "views")
     check_pool(data, settings["pool"], settings["labelled_share"], settings["batch_size"])
     spec = specify(NetworkSlice.model_validate(config["network"]), data)
-    batch_size = min(settings["batch_size"], data.count("train"))
-    check_memory(spec, device, batch_size, settings["precision"])
+    batch_size = min(settings["batch_size"], len(data.training_rows(settings["pool"])))
+    check_memory(spec, device, batch_size // ranks.size(), settings["precision"])
     _check_start(config, data, settings["frozen"], None)
     if settings["init"] is not None:
         load_foreign(build(spec), WeightsFile.model_validate(settings["init"]), "distill.init")
@@ -90,6 +81,11 @@ def frozen_key(name: str, purpose: Purpose | None) -> str:
     if purpose is Purpose.TEACHER:
         return f"teaching.frozen or networks.{name}.training.frozen"
     return "distill.frozen" if purpose is None else "baseline.frozen or distill.frozen"
+
+
+def _check_padding(config: Mapping[str, Any], data: Prepared, key: str) -> None:
+    family = view_family(ViewsSlice.model_validate(config["views"]))
+    check_padding(family, data.shape[1], key)
 
 
 def _check_start(
@@ -143,7 +139,10 @@ def _is_built(folder: Path, wanted: Mapping[str, Any], data: Prepared) -> bool:
         manifest = read_json(folder / "manifest.json", _FIX)
     except UserError:
         return False
-    expected = {**wanted["cache"], "view_count": wanted["view_count"]}
+    settings = wanted["cache"]
+    expected = {
+        **settings, "view_count": wanted["view_count"], "block_count": settings["blocks"]
+    }  # fmt: skip
     same = all(manifest.get(key) == expected[key] for key in _DECIDING)
     return same and manifest.get("data") == data.fingerprint
 
@@ -153,6 +152,7 @@ def _bytes(cache: Mapping[str, Any], classes: int) -> int:
     if not cache["enabled"]:
         return 0
     size, top_k = np.dtype(cache["dtype"]).itemsize, cache["top_k"]
-    logits = top_k * (size + _INDEX) if top_k else classes * size
-    blocks = cache["blocks"] * _ALIGNED * size if cache["align"] == "spatial" else 0
+    index = 2 if classes <= 2**16 else 4  # bytes of a class number beside its probability
+    logits = top_k * (size + index) if top_k else classes * size
+    blocks = cache["blocks"] * ALIGNED * size if cache["align"] == "spatial" else 0
     return int(logits + blocks)

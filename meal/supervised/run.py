@@ -24,7 +24,7 @@ from meal.models.foreign import load_weights
 from meal.models.heads import freeze
 from meal.models.memory import check_memory
 from meal.models.spec import specify
-from meal.supervised.ahead import check_all, check_disk, check_views, frozen_key
+from meal.supervised.ahead import check_all, check_disk, frozen_key
 from meal.supervised.chance import worse_than_chance
 from meal.supervised.loading import load_teacher
 from meal.supervised.objective import SupervisedObjective
@@ -55,7 +55,6 @@ def run(stage: str, purpose: Purpose, config: Path, folder: Path, curve: Path) -
     device = open_device(runtime)
     identity = {"config": settings.model_dump(mode="json"), "data": data.fingerprint}
     work = WorkFolder(CHECKPOINTS, stage, identity)
-    check_views(settings.views, data)
     if purpose is Purpose.TEACHER:
         check_disk(CONFIG / "caches", CACHES, TEACHERS, data)
         check_all(CONFIG, data, device)

@@ -101,7 +101,7 @@ class TargetCache:
     def moments(self, block: int) -> tuple[Tensor, Tensor]:
         """Mean and std, each `(D,)` float32, of a block's values over the training views."""
         entry = self.manifest["blocks"][str(block)]
-        return torch.tensor(entry["mean"]), torch.tensor(entry["deviation"])
+        return torch.tensor(entry["mean"]), torch.tensor(entry["std"])
 
     def check(self, name: str) -> None:
         """Raise UserError if a file that the manifest names is missing or damaged."""
@@ -150,7 +150,7 @@ def moments_entry(totals: Array, count: int) -> dict[str, list[float]]:
     std = np.sqrt(np.maximum(square - mean**2, 0))
     # A constant value carries no information: dividing by one keeps it at zero.
     std = np.where(std > 1e-6 * np.maximum(1.0, np.abs(mean)), std, 1.0)
-    return {"mean": mean.tolist(), "deviation": std.tolist()}
+    return {"mean": mean.tolist(), "std": std.tolist()}
 
 
 def record(

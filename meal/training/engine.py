@@ -64,12 +64,12 @@ class _Trainer:
         log_name = f"{run.title} {run.checkpoints.name}"
         with (
             recorded_signals() as interruption,
-            open_log(run.logger, log_name, self._history) as self._log,
+            open_log(run.logger, log_name, self._history) as log,
             Progress(run.title, total, "steps", self._step, epochs) as bar,
         ):
             while len(self._history) < epochs and not self._is_enough():
                 self._train_epoch(bar, interruption)
-                self._end_epoch(bar)
+                log.write(self._end_epoch(bar))
                 self._leave_if_asked(interruption)
         state = self._state() if self._best is None else self._best
         steps = None if run.start_steps is None else run.start_steps + self._step
@@ -123,8 +123,8 @@ class _Trainer:
             return torch.autocast(self._device.type, torch.bfloat16)
         return contextlib.nullcontext()
 
-    def _end_epoch(self, bar: Progress) -> None:
-        """Validate, record the row, keep the best state, save a checkpoint."""
+    def _end_epoch(self, bar: Progress) -> dict[str, float]:
+        """Validate, record the row and return it, keep the best state, save a checkpoint."""
         steps = self._run.steps_per_epoch
         means = {name: float(value) / steps for name, value in self._sums.items()}
         if not math.isfinite(means["loss"]):
@@ -140,8 +140,8 @@ class _Trainer:
         self._sums = {}
         self._save()
         self._write_curve()
-        self._log.write(row)
         bar.end_epoch({name: value for name, value in row.items() if name != "epoch"})
+        return row
 
     def _is_enough(self) -> bool:
         """Whether `early_stopping` ends the run: it has not improved for so many epochs."""

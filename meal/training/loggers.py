@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from meal.core import ranks
+from meal.core.paths import project_root
 from meal.core.runtime import Logger
 
 LOGGER = logging.getLogger(__name__)
@@ -51,8 +52,7 @@ def open_log(kind: Logger, name: str, history: Sequence[Row]) -> Iterator[Log]:
 
 def _opened(kind: Logger, name: str, history: Sequence[Row], stack: ExitStack) -> Log:
     # Copies of the project, in which DVC runs experiments, are removed with all that they hold.
-    project = str(Path.cwd()).partition(f"{os.sep}.dvc{os.sep}tmp{os.sep}exps{os.sep}")[0]
-    folder = Path(project) / LOGS
+    folder = project_root() / LOGS
     if kind == "tensorboard":
         from torch.utils.tensorboard import SummaryWriter
 

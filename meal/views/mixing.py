@@ -58,8 +58,8 @@ class Mix(NamedTuple):
             Probabilities `(B, classes)`; zeros for images without a label.
         """
         device = labels.device
-        own, others = (labels[each.to(device)] for each in (rows, self.partners))
-        share = self.share.to(device)[:, None]
+        own, others = (labels[each.to(device, non_blocking=True)] for each in (rows, self.partners))
+        share = self.share.to(device, non_blocking=True)[:, None]
         first, second = (F.one_hot(each.clamp(min=0), classes).float() for each in (own, others))
         return second.lerp(first, share) * (own >= 0)[:, None]
 

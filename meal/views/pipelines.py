@@ -9,9 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from meal.core.errors import UserError
 from meal.data.prepared import Prepared, Split
 from meal.data.stores import ImageStore
-from meal.views.crops import Parameters
+from meal.views.crops import PaddedCrops, Parameters
 from meal.views.families import ViewFamily
 from meal.views.mixing import Kinds, Mix
 
@@ -27,6 +28,24 @@ def scale_and_shift(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor
     divisor = torch.tensor(std, dtype=torch.float64) * 255
     shift = -torch.tensor(mean, dtype=torch.float64) * 255 / divisor
     return (1 / divisor).float(), shift.float()
+
+
+def check_padding(family: ViewFamily, side: int, key: str = "views") -> None:
+    """Check that a crop always shows a part of the image.
+
+    Args:
+        family: the views.
+        side: side length of the images in pixels.
+        key: the section of params.yaml that sets the padding, for the message.
+
+    Raises:
+        UserError: if the padding is larger than half of the image.
+    """
+    padding = family.crops.crop_padding if isinstance(family.crops, PaddedCrops) else 0
+    if padding > side // 2:
+        raise UserError(
+            f"{key}.crop_padding={padding}: images have {side} pixels; allowed: 0 to {side // 2}"
+        )
 
 
 class PlainPipeline:
@@ -134,7 +153,8 @@ class ViewPipeline:
 
     @classmethod
     def of(cls, data: Prepared, family: ViewFamily, device: torch.device) -> ViewPipeline:
-        """Views of the training images."""
+        """Views of the training images; raises as `check_padding` does."""
+        check_padding(family, data.shape[1])
         plain = PlainPipeline.of(data, "train", device)
         return cls(plain, family, data.labels("train"))
 

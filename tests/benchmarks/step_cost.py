@@ -74,7 +74,7 @@ def make_teachers(
                     records[field] = generator.standard_normal(records[field].shape)
         for array, values in arrays.items():
             np.save(path / f"{array}.npy", values)
-        unit = {"mean": [0.0] * 16, "deviation": [1.0] * 16}
+        unit = {"mean": [0.0] * 16, "std": [1.0] * 16}
         common = {"data": "", "views": {}, "view_count": VIEWS, "alignment": 1, "align": "spatial"}
         seal(
             path,

@@ -76,10 +76,10 @@ def test_svhn_with_and_without_its_extra_set(
     made = write_svhn(elsewhere, monkeypatch, [("train", 30), ("extra", 40), ("test", 20)])
     raw = read("svhn_extra" if extra else "svhn", elsewhere)
     assert np.array_equal(raw.train_images, made["train"])
-    assert (raw.pool_images is not None) == (raw.pool_labels is not None) == extra
-    if raw.pool_images is not None and raw.pool_labels is not None:
-        assert np.array_equal(raw.pool_images, made["extra"])
-        assert raw.pool_labels.tolist() == [k % 10 for k in range(40)]
+    assert (raw.extra_images is not None) == (raw.extra_labels is not None) == extra
+    if raw.extra_images is not None and raw.extra_labels is not None:
+        assert np.array_equal(raw.extra_images, made["extra"])
+        assert raw.extra_labels.tolist() == [k % 10 for k in range(40)]
     assert np.array_equal(held_out(raw)[0], made["test"])
     assert held_out(raw)[1].tolist() == [k % 10 for k in range(20)]
     assert raw.classes == tuple("0123456789")
@@ -207,8 +207,8 @@ def test_stl10_brings_a_pool_without_labels(
     assert np.array_equal(raw.train_images, made["train"])
     assert raw.train_labels.tolist() == held_out(raw)[1].tolist() + held_out(raw)[1].tolist()
     assert np.array_equal(held_out(raw)[0], made["test"])
-    assert raw.pool_images is not None and np.array_equal(raw.pool_images, made["pool"])
-    assert raw.pool_labels is None and raw.classes[3] == "class 3"
+    assert raw.extra_images is not None and np.array_equal(raw.extra_images, made["pool"])
+    assert raw.extra_labels is None and raw.classes[3] == "class 3"
 
 
 @pytest.mark.parametrize(("labelled", "known"), [("all", 70), (24, 24)])

@@ -81,5 +81,14 @@ def test_a_reference_that_does_not_vary_is_an_error() -> None:
 
 def test_different_scores_for_equal_parameters_are_an_error() -> None:
     twice = pd.concat([runs(), runs().head(1).assign(score=9.9)])
-    with pytest.raises(UserError, match="equal parameters have different scores"):
+    with pytest.raises(UserError, match=r"equal parameters \(.*\) have different scores"):
         summarise(twice, {})
+    alone = pd.DataFrame({"student": ["resnet", "resnet"], "score": [3.0, 4.0]})
+    with pytest.raises(UserError, match="equal parameters have different scores"):
+        summarise(alone, {})
+
+
+def test_rows_are_in_the_order_of_their_numbers_and_words_come_last() -> None:
+    values = [1000, "all", 200, 500]
+    found = summarise(pd.DataFrame({"data.labelled": values, "score": [1.0, 2.0, 3.0, 4.0]}), {})
+    assert list(found["data.labelled"]) == ["200", "500", "1000", "all"]

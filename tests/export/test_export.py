@@ -318,7 +318,8 @@ def test_images_from_memory_are_turned_and_converted_like_files(
     for mode in ("CMYK", "YCbCr", "L", "RGBA", "P"):
         assert student.preprocess(turned.convert(mode)).shape == expected.shape
     assert student.preprocess(np.zeros((20, 20, 1), np.uint8)).shape == expected.shape
-    wrongs: list[Any] = [np.zeros((20, 20)), np.zeros((0, 0, 3), np.uint8), np.zeros(5, np.uint8)]
+    shapes = ((0, 0, 3), (5,), (20, 20, 2), (20, 20, 4), (3, 20, 20))
+    wrongs: list[Any] = [np.zeros((20, 20)), *(np.zeros(shape, np.uint8) for shape in shapes)]
     for wrong in wrongs:
         with pytest.raises(UserError, match="is no image"):
             student.preprocess(wrong)

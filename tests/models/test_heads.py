@@ -6,9 +6,11 @@ import re
 from typing import Any
 
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from meal.core.errors import UserError
+from meal.evaluation.costs import Cost, count
 from meal.models.factory import build
 from meal.models.heads import freeze, head_names
 from meal.models.spec import InputSpec, NetworkSpec
@@ -57,6 +59,27 @@ def test_a_layer_that_happens_to_have_as_many_channels_is_not_the_head(
 
     monkeypatch.setitem(zoo.ZOO, "own", Architecture(build_own))
     assert head_names(spec("own")) == ["head"]
+
+
+def test_networks_that_need_values_can_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code may read values while it builds a network, or while it runs."""
+
+    class Reads(nn.Module):
+        def __init__(self, channels: int, classes: int) -> None:
+            super().__init__()
+            self.rate = torch.linspace(0, 0.1, 3).tolist()[1]
+            self.head = nn.Linear(channels, classes)
+
+        def forward(self, images: Tensor) -> Tensor:
+            pooled = images.mean(dim=(2, 3))
+            return self.head(pooled / 10 if pooled.abs().max() > 1e6 else pooled)
+
+    def build_own(channels: int, classes: int, width: float, image_size: int) -> nn.Module:
+        return Reads(channels, classes)
+
+    monkeypatch.setitem(zoo.ZOO, "own", Architecture(build_own))
+    assert head_names(spec("own")) == ["head"]
+    assert count(spec("own")) == Cost(parameters=1 * 7 + 7, macs=1 * 7, bytes=4 * (1 * 7 + 7))
 
 
 def test_all_but_the_head_can_be_frozen() -> None:

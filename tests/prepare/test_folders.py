@@ -169,7 +169,7 @@ def test_both_stores_give_identical_pixels(
     array = stored(root, tmp_path, "array", **sizes)
     stored(root, tmp_path, "index", **sizes)
     index = open_prepared(tmp_path / "index", str(root), workers)
-    for key in ("classes", "counts", "shape", "mean", "deviation", "duplicates", "side", "sizes"):
+    for key in ("classes", "counts", "shape", "mean", "std", "duplicates", "side", "sizes"):
         assert array.manifest[key] == index.manifest[key], key
     views = ViewsSlice.model_validate(
         {"seed": 3, "crop": crop, "crop_padding": 2, "flip": True, "size": 50, **more}
@@ -367,7 +367,7 @@ def test_images_of_an_unsupported_size_need_image_size(side: int, tmp_path: Path
 def test_pixels_that_do_not_fit_in_memory_are_refused_before_they_are_read(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("meal.prepare.images.os.sysconf", lambda name: 100)
+    monkeypatch.setattr("meal.prepare.images.total_memory", lambda device: 10_000)
     with pytest.raises(UserError, match=r"data\.store='array': .* do not fit .*; allowed: index"):
         prepared(root, tmp_path / "out", store="array")
 
@@ -399,6 +399,15 @@ def test_an_empty_class_is_an_error(root: Path, tmp_path: Path) -> None:
 def test_one_class_is_an_error(root: Path, tmp_path: Path) -> None:
     shutil.rmtree(root / "train" / "dog")
     with pytest.raises(UserError, match=r"holds 1 class\(es\) \(cat\): at least two"):
+        prepared(root, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["test", "val", "Validation", "training"])
+def test_a_split_without_train_is_an_error_and_no_class(name: str, tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    write_classes(root, TWO)
+    write_classes(root / name, TWO, seed=50_000)
+    with pytest.raises(UserError, match=rf"holds {name}/ but no train/; allowed: train/ and test/"):
         prepared(root, tmp_path / "out")
 
 

@@ -191,7 +191,9 @@ def test_a_pool_that_looks_different_is_a_warning(
             twin, tiny_images(120, 0)[1], *tiny_images(30, 1), CLASSES, pool.astype(np.uint8)
         )
 
-    monkeypatch.setitem(registry.DATASETS, "pooled", Dataset("pooled", read, flip=False, pool=True))
+    monkeypatch.setitem(
+        registry.DATASETS, "pooled", Dataset("pooled", read, flip=False, unlabelled=True)
+    )
     data = prepare(PrepareSlice.model_validate({"dataset": "pooled", "data": {}}), tmp_path / "d")
     assert ("the unlabelled images differ from the labelled ones" in caplog.text) == warns
     assert data.manifest["labels"] == {"train": 108, "validation": 12}

@@ -74,15 +74,17 @@ def test_a_sweep_runs_each_combination_once_and_the_table_pairs_seeds(project: P
     assert set(names(project)) - before == made
 
     table = ["python", "-m", "meal", "table", "--reference", "distill.adversarial=off"]
-    table += ["--where", "distill.beta=0.1", "--out", "reports/results/modes"]
+    table += ["--where", "distill.beta=0.1", "--out", "reports/results/modes_0.1"]
     printed = project.run(*table).stdout
     rows = [[cell.strip() for cell in row.split("|")] for row in printed.splitlines()]
     seeds = {row[1]: row[2] for row in rows if len(row) > 2}
     assert seeds["off"] == "2" and seeds["minimax"] == "2"
-    report = project.read("reports/results/modes.md")
+    report = project.read("reports/results/modes_0.1.md")
     assert "commit    " in report and "versions  python" in report and printed.strip() in report
-    assert project.read("reports/results/modes.csv").startswith("distill.adversarial,seeds,mean")
-    assert "</svg>" in project.read("reports/results/modes.svg")
+    assert project.read("reports/results/modes_0.1.csv").startswith(
+        "distill.adversarial,seeds,mean"
+    )
+    assert "</svg>" in project.read("reports/results/modes_0.1.svg")
     listed = project.run("python", "-m", "meal", "experiments").stdout.splitlines()
     assert max(map(len, listed)) <= 120 and listed[0].startswith("experiment")
     own = [line for line in listed if "distill.adversarial=off" in line]
