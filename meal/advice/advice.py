@@ -101,7 +101,10 @@ def _verdict(facts: Facts, expected: Forecast | None) -> tuple[str, str]:
     if expected is not None and expected.high < 1:
         return DISTILL, f"the forecast is {_change(expected)}"
     if baseline.high - facts.baseline_train_error < _ROOM * baseline.high:
-        return STOP, "the baseline does not overfit, so soft targets have little to add"
+        return STOP, (
+            "the baseline does not overfit, so soft targets have little to add, unless it has "
+            f"trained too little: its training error is {facts.baseline_train_error:.2f}%"
+        )
     if facts.hidden:
         return DISTILL, (
             f"but with distill.pool=all, so that the student sees {facts.hidden:,} images without "

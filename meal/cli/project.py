@@ -106,8 +106,8 @@ def teachers() -> None:
     from meal.targets.ensemble import Ensemble
 
     with errors():
-        labels = open_prepared(DATA).labels("validation").numpy()
-        rows = teachers_worth(Ensemble(ENSEMBLE), labels)
+        ensemble = Ensemble(ENSEMBLE)
+        rows = teachers_worth(ensemble, open_prepared(DATA).labels("validation").numpy())
         typer.echo(f"{worth_table(rows)}\n\n{worth_note(rows)}")
         warn_if_stale(TAUGHT)
 
@@ -188,7 +188,7 @@ def recipe(
         if not write:
             typer.echo(text, nl=False)
             return
-        with atomic_path(PARAMS) as temporary:
+        with atomic_path(PARAMS.resolve()) as temporary:  # which may be a symlink
             temporary.write_text(text, encoding="utf-8")
         typer.echo(f"wrote {PARAMS}; run: dvc repro")
 

@@ -18,14 +18,15 @@ from meal.models.settings import Network
 from meal.training.settings import Training
 from meal.views.settings import Augmentation, Views
 
-RESERVED = "mean"  # names the folder of the ensemble's mean
+RESERVED = ("mean", "ensemble", "ensemble_fitted")  # names of the ensembles, among the teachers'
 
 
 def _name(value: str) -> str:
     """A name must be usable in file names and names of DVC stages."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", value) or value == RESERVED:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", value) or value in RESERVED:
         raise ValueError(
-            f"a name has 1 to 64 letters, digits, '-' and '_', and is not {RESERVED!r}"
+            "a name has 1 to 64 letters, digits, '-' and '_', and is not one of "
+            + ", ".join(RESERVED)
         )
     return value
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -70,7 +71,7 @@ def join_stages(address: str, node: int) -> None:
     store, number = _connect(host, port), 0
     while (message := _read(store, _stage(number))) != _END:
         try:
-            _launch(store, number, _meeting(node, host, port), json.loads(message))
+            _launch(store, number, _meeting(node, host, port), _stage_command(message))
         except (UserError, RuntimeError) as error:  # the first machine ends, or goes on
             print(f"error: {error}", file=sys.stderr)
         number += 1
@@ -94,6 +95,14 @@ def launch_on_all(command: Sequence[str]) -> None:
     number = int(store.add("stages", 1)) - 1
     store.set(_stage(number), json.dumps(command))
     _launch(store, number, _meeting(0, host, port), command)
+
+
+def _stage_command(message: str) -> list[str]:
+    """What the first machine asks for, if it is a stage: the store has no password."""
+    found = json.loads(message)
+    if found[:1] != ["-m"] or not re.fullmatch(r"stages\.\w+", found[1]):
+        raise UserError(f"{message}: not a stage; it was not run")
+    return list(found)
 
 
 def _meeting(node: int, host: str, port: int) -> Meeting:

@@ -37,9 +37,9 @@ def atomic_path(path: Path, *, shared: bool = False) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        # mkstemp creates private files; outputs get the usual permissions.
-        temporary.chmod(0o644)
+        with _naming(path):
+            yield temporary
+        temporary.chmod(0o666 & ~umask())  # mkstemp creates private files
         move(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -51,9 +51,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    temporary.chmod(0o755)
+    temporary.chmod(0o777 & ~umask())
     try:
-        yield temporary
+        with _naming(path):
+            yield temporary
         _sync_all(temporary)  # before the old folder goes
         if path.exists():
             shutil.rmtree(path)
@@ -101,6 +102,17 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the file in errors of writing, such as of a full disk, that do not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.EFBIG, errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"{path} cannot be written: {error.strerror}") from None
+        raise
+
+
+@contextlib.contextmanager
 def write_errors(path: Path, kind: type[Exception]) -> Iterator[None]:
     """Raise a UserError where a library reports a failed write as `kind`."""
     try:
@@ -115,6 +127,13 @@ def save_array(path: Path, array: NDArray[Any]) -> None:
 
     with write_errors(path, OSError):  # NumPy reports a short write without an error number
         np.save(path, array)
+
+
+def umask() -> int:
+    """The permissions that new files lack; it can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML, events
+from ruamel.yaml.error import YAMLError
 
 from meal.core.errors import UserError
 from meal.core.files import read_sealed
@@ -35,7 +36,7 @@ SectionT = TypeVar("SectionT", bound=BaseModel)
 # More levels than any section has, and more values than any params.yaml holds.
 _DEEPEST, _MOST_VALUES = 30, 100_000
 
-# What PyYAML raises for values such as the date 2020-13-45 or `!!int abc`.
+# What the parser raises for values such as the date 2020-13-45 or `!!int abc`.
 _CONSTRUCTORS = (ValueError, KeyError, AttributeError, OverflowError, TypeError)
 
 
@@ -46,8 +47,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: if it cannot be read or does not hold keys and values.
     """
     try:
-        raw = copy.deepcopy(_content(path.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError, *_CONSTRUCTORS) as error:
+        raw = copy.deepcopy(parse_yaml(path.read_text(encoding="utf-8")))
+    except (OSError, YAMLError, *_CONSTRUCTORS) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path.name} cannot be read: {reason}") from None
     if not isinstance(raw, dict):
@@ -56,10 +57,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=1)
-def _content(text: str) -> Any:
-    """The values in a text; a stage reads the same params.yaml several times."""
+def parse_yaml(text: str) -> Any:
+    """The values in a text, as DVC reads them: YAML 1.2, in which 010 is ten and 5e-05 a number.
+
+    The last result is kept, and must not be changed: a stage reads params.yaml several times.
+
+    Raises:
+        YAMLError, ValueError and others: if it is not YAML.
+    """
     _check_nesting(text)
-    return yaml.safe_load(text)
+    return _parser().load(text)
+
+
+def _parser() -> YAML:
+    return YAML(typ="safe", pure=True)
 
 
 def _check_nesting(text: str) -> None:
@@ -71,20 +82,20 @@ def _check_nesting(text: str) -> None:
     sizes: dict[str, int] = {}  # of what each anchor stands for; aliases repeat it
     open_: list[tuple[str | None, int]] = []  # anchor of each enclosing collection; values before
     values = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in _parser().parse(text):
         line = f"line {event.start_mark.line + 1}" if event.start_mark else ""
-        if isinstance(event, yaml.AliasEvent) and event.anchor is not None:
+        if isinstance(event, events.AliasEvent) and event.anchor is not None:
             if event.anchor in [anchor for anchor, _ in open_]:
                 raise ValueError(f"{line}: *{event.anchor} contains itself")
             values += sizes.get(event.anchor, 0)
-        elif isinstance(event, yaml.CollectionStartEvent):
+        elif isinstance(event, events.CollectionStartEvent):
             open_.append((event.anchor, values))
             values += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
+        elif isinstance(event, events.CollectionEndEvent):
             anchor, before = open_.pop()
             if anchor is not None:
                 sizes[anchor] = values - before
-        elif isinstance(event, yaml.ScalarEvent):
+        elif isinstance(event, events.ScalarEvent):
             values += 1
             if event.anchor is not None:
                 sizes[event.anchor] = 1
@@ -156,8 +167,7 @@ def _explain(model: type[BaseModel], fault: Any) -> tuple[str, str]:
     ]
     key = ".".join(str(part) for part in location)
     message = fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    if fault["type"] in ("model_type", "dict_type"):
-        message = "must be keys with values"
+    message = _plain(fault["type"], fault.get("ctx", {})) or message
     if unknown:
         return key, f": unknown key; allowed here: {', '.join(_siblings(model, location))}"
     if fault["type"] == "missing":
@@ -172,6 +182,18 @@ def _explain(model: type[BaseModel], fault: Any) -> tuple[str, str]:
         value = "a number with too many digits"
     shown = value if len(value) <= 60 else value[:57] + "..."
     return f"{key}={shown}: ", message[0].lower() + message[1:]
+
+
+def _plain(kind: str, context: Mapping[str, Any]) -> str | None:
+    """A message without Python's words for what YAML calls lists and keys; None for pydantic's."""
+    if kind in ("model_type", "dict_type"):
+        return "must be keys with values"
+    if kind in ("list_type", "tuple_type"):
+        return "must be a list"
+    if kind in ("too_short", "too_long"):
+        low, high = context.get("min_length"), context.get("max_length")
+        return f"must have at {f'least {low}' if kind == 'too_short' else f'most {high}'} entries"
+    return None
 
 
 def _is_tag(part: int | str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from meal.core import ranks
 from meal.core.work import say_leaving
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_PATIENCE = 10.0  # seconds after which a second SIGTERM ends the process
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: it was requested
@@ -34,17 +36,20 @@ class Interruption:
 def recorded_signals() -> Iterator[Interruption]:
     """Record SIGTERM and Ctrl-C instead of ending the process; a second Ctrl-C ends it at once.
 
+    So does a second SIGTERM after a while: the process may wait for something that never comes.
     Of several ranks, only the first records them: the others go on until it has saved the work.
     """
-    interruption = Interruption()
+    interruption, since = Interruption(), 0.0
 
     def record(number: int, frame: FrameType | None) -> None:
+        nonlocal since
         if not ranks.is_first():
             return
         if interruption.requested is None:
-            interruption.requested = number
+            interruption.requested, since = number, time.monotonic()
             say_leaving()
-        elif number == signal.SIGINT:  # SIGTERM may come from several sides
+        # SIGTERM may come from several sides at once.
+        elif number == signal.SIGINT or time.monotonic() - since > _PATIENCE:
             raise KeyboardInterrupt
 
     main = threading.current_thread() is threading.main_thread()  # others cannot set handlers

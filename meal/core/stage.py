@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -47,6 +48,9 @@ def run_stage(main: Callable[[], None], *, ranked: bool = False) -> None:
     log_to_stderr()
     if "DVC_STAGE" in os.environ:
         leave_with_parent()
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # so that nothing half-written is left
     try:
         if ranked:
             _run_ranked(main)

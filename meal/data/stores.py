@@ -6,6 +6,7 @@ Both stores give the same pixels for the same files.
 from __future__ import annotations
 
 import hashlib
+import multiprocessing.queues
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from meal.core import ranks
 from meal.core.errors import UserError
+from meal.core.text import printable
 from meal.data.decoding import decode, read_image
 
 _AHEAD = 2  # batches that each worker prepares in advance
@@ -178,6 +180,12 @@ def worker_count(workers: int | Literal["auto"]) -> int:
     return max(1, len(os.sched_getaffinity(0)) // ranks.local_size())
 
 
+def _end_worker(error: Exception, _: object) -> None:
+    """End a worker that cannot send a batch: the main process notices that it is gone."""
+    print(f"error: {printable(error)}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
 def _prepare_worker(worker: int) -> None:
     """Ignore Ctrl-C and SIGTERM, which reach the whole group: the main process stops its workers.
 
@@ -185,6 +193,9 @@ def _prepare_worker(worker: int) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    # Without this, a batch that does not fit in shared memory is dropped, and waited for forever.
+    queue: Any = multiprocessing.queues.Queue
+    queue._on_queue_feeder_error = staticmethod(_end_worker)
     usual = sys.excepthook
 
     def hook(kind: type[BaseException], *rest: Any) -> None:

@@ -23,7 +23,19 @@ _UNLABELLED = ("unlabelled", "unlabeled")  # folders of training images without 
 _VALIDATION = ("val", "valid", "validation")
 _SPLITS = ("test", *_VALIDATION, "training", "testing")
 _DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
+ENDINGS = (
+    ".jpg",
+    ".jpeg",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".ppm",
+    ".pgm",
+    ".tif",
+    ".tiff",
+    ".gif",
+)
 
 
 def folder(root: Path | None) -> RawFiles:

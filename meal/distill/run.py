@@ -118,7 +118,7 @@ def build_objective(
 ) -> DistillationObjective:
     """The student with its initial weights, and the outputs compared with the teachers'."""
     settings = config.distill
-    check_structure(spec)
+    check_structure(spec, f"networks.{config.name}")
     network = build(spec, seed)
     load_weights(network, spec, config.network, f"networks.{config.name}.weights")
     if settings.init is not None:

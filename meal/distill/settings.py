@@ -14,7 +14,7 @@ from meal.views.settings import ViewsSlice
 
 
 def _off(value: object) -> object:
-    """Accept a bare `off`, which YAML 1.1 reads as false."""
+    """Accept `false` for `off`."""
     return "off" if value is False else value
 
 

@@ -75,7 +75,7 @@ def _numbers(repo: Repo, state: Any) -> dict[str, str]:
         if not isinstance(value, (int, float)):
             continue
         if file not in fresh:
-            fresh[file] = state.rev == "workspace" or is_fresh(repo, state.rev, file)
+            fresh[file] = is_fresh(repo, state.rev, file)
         if fresh[file]:
             found[heading] = f"{value:.2f}"
     return found

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import SCMError
+from ruamel.yaml.error import YAMLError
 
 from meal.configure.defaults import flat
 from meal.core.errors import UserError
 from meal.core.paths import METRICS, PARAMS, SCORES
+from meal.core.settings import parse_yaml
 from meal.experiments.freshness import LOCK, TESTED, VALIDATED, folder_reader, freshness
 from meal.experiments.repository import open_repository
 
@@ -88,11 +90,16 @@ def _finished(commit: Any) -> Iterator[Any]:
 
 
 def is_fresh(repo: Repo, revision: str, file: str) -> bool:
-    """Whether the scores in a file of a revision are those of its parameters."""
-    tree = repo.scm.get_fs(revision)
+    """Whether the scores in a file of a revision, or `workspace`, are those of its parameters."""
+    here = revision == "workspace"
+    read = (
+        (lambda name: Path(name).read_text("utf-8"))
+        if here
+        else repo.scm.get_fs(revision).read_text
+    )
     try:
-        lock, params = (yaml.safe_load(tree.read_text(name)) for name in (LOCK, PARAMS.name))
-    except (OSError, yaml.YAMLError):
+        lock, params = (parse_yaml(read(name)) for name in (LOCK, PARAMS.name))
+    except (OSError, YAMLError):
         return False
     stages = TESTED if file in TEST else VALIDATED
     return not freshness(revision, lock or {}, params or {}, folder_reader(repo), stages).stale

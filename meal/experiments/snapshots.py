@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import RevError, SCMError, resolve_rev
+from ruamel.yaml.error import YAMLError
 from tqdm import tqdm
 
 from meal.core.errors import UserError
 from meal.core.paths import DATA_CARD, PARAMS, PREDICTIONS, SCORES
+from meal.core.settings import parse_yaml
 from meal.evaluation.predictions import Predictions
 from meal.experiments.freshness import LOCK, Freshness, folder_reader, freshness
 from meal.experiments.repository import open_repository
@@ -121,8 +122,8 @@ def _snapshot(
 
 def _read(read: Callable[[str], str], file: str, name: str) -> dict[str, Any]:
     try:
-        content = (json.loads if file.endswith(".json") else yaml.safe_load)(read(file))
-    except (OSError, ValueError, yaml.YAMLError, DvcException):
+        content = (json.loads if file.endswith(".json") else parse_yaml)(read(file))
+    except (OSError, ValueError, YAMLError, DvcException):
         content = None
     if not isinstance(content, dict):
         raise UserError(f"{name} has no {file}: it predates that file, or its run did not finish")

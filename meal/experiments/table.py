@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pandas as pd
-import yaml
+from ruamel.yaml.error import YAMLError
 
 from meal.core.errors import UserError
+from meal.core.settings import parse_yaml
 from meal.evaluation.significance import mean_interval
 
 
@@ -130,11 +131,11 @@ def _paired(differences: list[float]) -> dict[str, object]:
 
 
 def _found(runs: pd.DataFrame, key: str, text: str) -> str:
-    """The value of a parameter that `text` stands for; `off` may be a word or a boolean."""
+    """The value of a parameter that `text` stands for."""
     values = runs[key].astype(str).unique()
     try:
-        meant = {text, str(yaml.safe_load(text))}
-    except yaml.YAMLError:
+        meant = {text, str(parse_yaml(text))}
+    except YAMLError:
         meant = {text}
     for value in values:
         if value in meant or (_number(text) is not None and _number(value) == _number(text)):

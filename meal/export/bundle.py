@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from meal.core.digests import sha256
-from meal.core.files import atomic_folder, read_json, write_errors, write_json, write_sealed
+from meal.core.files import atomic_folder, read_json, umask, write_errors, write_json, write_sealed
 from meal.data.prepared import Prepared
 from meal.evaluation.predictions import BASELINE, ENSEMBLE, STUDENT, Predictions
 from meal.evaluation.significance import Interval, error_interval, paired_bootstrap
@@ -103,7 +103,7 @@ def export(config: ExportSlice, run: Finished, folder: Path) -> None:
         }
         write_model_card(facts, temporary / "README.md")
         for path in temporary.iterdir():
-            path.chmod(0o644)  # safetensors writes private files
+            path.chmod(0o666 & ~umask())  # safetensors writes private files
         files = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
         write_sealed(temporary / CARD, {**facts, "files": files})
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,19 @@ def own_digest(arch: str) -> str | None:
         return None
     _own_file(arch)
     folder = Path(OWN).resolve()
-    return code_digest(folder.rglob("*.py"), folder)
+    return code_digest(_sources(folder), folder)
+
+
+def _sources(folder: Path) -> Iterator[Path]:
+    """The modules below a folder, also behind symlinks."""
+    read: set[str] = set()  # a symlink may lead back
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in read:
+            folders.clear()
+            continue
+        read.add(real)
+        yield from (Path(place) / name for name in files if name.endswith(".py"))
 
 
 def _own_file(arch: str) -> Path:

@@ -74,16 +74,20 @@ def as_map(features: Tensor) -> Tensor:
         UserError: if `features` is neither, or the tokens are not a square plus at most one.
     """
     if not isinstance(features, Tensor):
-        raise UserError(f"a block's output is a {type(features).__name__}, not a tensor")
+        raise UserError(f"blocks: an output is a {type(features).__name__}, not a tensor")
     if features.ndim == 4:
         first, second, last = features.shape[1:]
         return features.movedim(3, 1) if first == second != last else features
     side = math.isqrt(features.shape[1]) if features.ndim == 3 else 0
     if not side:
-        raise UserError(f"shape {tuple(features.shape)} is neither a feature map nor tokens")
+        raise UserError(
+            f"blocks: shape {tuple(features.shape)} is neither a feature map nor tokens"
+        )
     extra = features.shape[1] - side * side
     if extra > 1:
-        raise UserError(f"{features.shape[1]} tokens are neither a square nor a square plus one")
+        raise UserError(
+            f"blocks: {features.shape[1]} tokens are neither a square nor a square plus one"
+        )
     return features[:, extra:].transpose(1, 2).unflatten(2, (side, side))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from meal.core.errors import UserError
@@ -43,14 +43,18 @@ def with_blocks(
     return BlockNetwork(network, spec.blocks, blocks, spec.shape, align)
 
 
-def check_structure(spec: NetworkSpec) -> None:
+def check_structure(spec: NetworkSpec, key: str) -> None:
     """Check that a network accepts its images and returns logits, in eval and training mode.
 
     Call this before training a network or loading its weights; networks in the zoo are known to
     pass.
 
+    Args:
+        spec: the network.
+        key: its key in params.yaml, for messages.
+
     Raises:
-        UserError: if it does not, or `spec.blocks` names a sub-module that does not exist.
+        UserError: if it does not, or `spec.blocks` names no sub-modules with feature maps.
     """
     if spec.arch in ZOO and not spec.blocks:
         return
@@ -60,7 +64,10 @@ def check_structure(spec: NetworkSpec) -> None:
         for mode in ("eval", "training"):
             _check_logits(bare, spec, mode)
     if spec.blocks:
-        with_blocks(network, spec, 1)
+        try:
+            with_blocks(network, spec, 1)
+        except UserError as error:
+            raise UserError(f"{key}.{error}") from None
 
 
 def _build(spec: NetworkSpec) -> nn.Module:
@@ -102,13 +109,21 @@ def _build_foreign(spec: NetworkSpec, channels: int, size: int) -> object:
 def _run(network: nn.Module, spec: NetworkSpec, mode: str) -> object:
     """The output of a network for two images; raise UserError if it fails."""
     channels, size, _ = spec.inner_shape
+    images = torch.linspace(-1, 1, 2 * channels * size**2).view(2, channels, size, size)
+    before = images.clone()
     try:
-        return network(torch.zeros(2, channels, size, size))
+        output = network(images)
     except Exception as error:  # code outside the zoo may raise anything
         raise UserError(
             f"{spec.arch} does not take images of {size}x{size} pixels and {channels} channel(s) "
             f"in {mode} mode: {describe(error)}"
         ) from None
+    if not images.is_meta and not torch.equal(images, before):
+        raise UserError(
+            f"{spec.arch} changes its images in place, which other networks see, too; let it work "
+            "on a copy"
+        )
+    return output
 
 
 def _check_logits(network: nn.Module, spec: NetworkSpec, mode: str) -> None:
@@ -116,7 +131,12 @@ def _check_logits(network: nn.Module, spec: NetworkSpec, mode: str) -> None:
     logits = _run(network.train(mode == "training"), spec, mode)
     shape = tuple(getattr(logits, "shape", ())) or type(logits).__name__
     if shape != (2, spec.classes):
+        several = spec.arch.startswith(TORCHVISION) and shape[0] != 2
+        hint = ", as with aux_logits: false" if several else ""
         raise UserError(
             f"{spec.arch} returns {shape} for two images in {mode} mode; expected: "
-            f"(2, {spec.classes}){', as with aux_logits: false' if shape[0] != 2 else ''}"
+            f"(2, {spec.classes}){hint}"
         )
+    assert isinstance(logits, Tensor)  # it has a shape
+    if (logits >= 0).all() and torch.allclose(logits.sum(dim=1), torch.ones(2), atol=1e-4):
+        raise UserError(f"{spec.arch} returns probabilities; expected: logits, without a softmax")

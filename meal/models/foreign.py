@@ -6,6 +6,7 @@ They are read as data: safetensors, or PyTorch's own format without any code in 
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
@@ -24,7 +25,8 @@ from meal.models.hub import published_classes, published_state
 from meal.models.settings import NetworkSlice, WeightsFile
 from meal.models.spec import NetworkSpec
 
-STATE_KEYS = ("net", "state_dict", "model")  # where other trainers nest the state
+STATE_KEYS = ("net", "state_dict", "model_state_dict", "model")  # where trainers nest the state
+_PREFIXES = ("module.", "_orig_mod.")  # that DataParallel and torch.compile add to every name
 _MOST_NESTED = 3
 
 
@@ -101,17 +103,19 @@ def locate(weights: WeightsFile, key: str) -> Path:
 def read_state(path: Path) -> dict[str, Tensor]:
     """The state of a network in a `.safetensors`, `.pt`, `.pth` or `.t7` file.
 
-    A state nested under `net`, `state_dict` or `model` is unwrapped, and the prefix `module.` that
-    DataParallel adds to every name is removed.
+    A state nested under one of `STATE_KEYS` is unwrapped, and the prefixes that DataParallel and
+    torch.compile add to every name are removed.
 
     Raises:
-        UserError: if the file holds no state, or holds code.
+        UserError: if the file holds no state, holds code, or holds numbers that are not finite.
     """
     try:
         if path.suffix == ".safetensors":
             state: Any = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that it is TorchScript: an error follows
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "GLOBAL" not in str(error):  # no refused function: not a pickle at all
             raise UserError(f"{path} is not a weights file") from None
@@ -120,6 +124,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
             "its owner for the state_dict alone, preferably as safetensors"
         ) from None
     except Exception as error:  # foreign bytes fail in any way
+        if "TorchScript" in str(error):
+            raise UserError(f"{path} is a TorchScript archive; save its state_dict()") from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is not a weights file: {reason}") from None
     for _ in range(_MOST_NESTED):
@@ -134,6 +140,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
             f"{path} holds no network state, neither at the top level nor under "
             f"{', '.join(STATE_KEYS)}"
         )
-    while all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): value for name, value in state.items()}
+    for name, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UserError(f"{path}: {name} has values that are not finite")
+    while prefix := next((p for p in _PREFIXES if all(n.startswith(p) for n in state)), None):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
     return dict(state)

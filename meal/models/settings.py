@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from meal.core.digests import sha256
-from meal.core.fields import Integer, Number, Positive, Seed, Sha256
+from meal.core.fields import Integer, Number, Seed, Sha256
 from meal.core.settings import Section
 
 
@@ -65,8 +65,8 @@ class NetworkInput(Section):
     """The input that a network expects, if it differs from the prepared images."""
 
     size: Annotated[Integer, Field(ge=8, le=1024)] | None = None
-    mean: list[float] | None = None
-    std: list[Positive] | None = None
+    mean: list[Annotated[Number, Field(ge=-1000, le=1000)]] | None = None
+    std: list[Annotated[Number, Field(ge=1e-9, le=1000)]] | None = None
 
     @model_validator(mode="after")
     def _by_channel(self) -> NetworkInput:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def contact_sheet(data: Prepared) -> Image.Image:
     step = _TILE + _GAP
     size = (_NAMES + _SHOWN_IMAGES * step + _GAP, len(lines) * step + _GAP)
     sheet = Image.new("RGB", size, "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    draw, font = ImageDraw.Draw(sheet), _font()
     for line, (title, rows) in enumerate(lines):
         top = _GAP + line * step
         name = " ".join(title.split())  # one line
@@ -81,3 +82,11 @@ def contact_sheet(data: Prepared) -> Image.Image:
             image = image.convert("RGB").resize((_TILE, _TILE), Image.Resampling.BILINEAR)
             sheet.paste(image, (_NAMES + column * step, top))
     return sheet
+
+
+def _font() -> ImageFont.FreeTypeFont:
+    """DejaVu, which matplotlib brings: Pillow's own font lacks most letters beyond ASCII."""
+    found = find_spec("matplotlib")  # imports nothing
+    assert found is not None and found.origin is not None
+    fonts = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf"
+    return ImageFont.truetype(fonts / "DejaVuSans.ttf", 10)

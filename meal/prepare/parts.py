@@ -69,11 +69,11 @@ class Stored:
         return found if str(found.pop(_IDENTITY, "")) == self._before else None
 
 
-def _state(root: Path, path: bytes) -> tuple[str, int, int]:
-    """Name, size and time of a file."""
+def _state(root: Path, path: bytes) -> tuple[str, int, int, int]:
+    """Name, size and times of a file: of its content and, as tools may set that, of any change."""
     name = os.fsdecode(path)
     try:
         found = (root / name).stat()
     except (OSError, ValueError):
-        return name, -1, -1
-    return name, found.st_size, found.st_mtime_ns
+        return name, -1, -1, -1
+    return name, found.st_size, found.st_mtime_ns, found.st_ctime_ns

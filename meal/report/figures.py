@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 
 matplotlib.use("svg")
+# Text stays text: the browser has the letters that matplotlib's font lacks.
+warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from")
 
 from matplotlib import pyplot as plt
 

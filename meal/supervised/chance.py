@@ -1,4 +1,4 @@
-"""Whether a network has learnt anything: its error beside that of a constant answer."""
+"""Whether a network has learnt anything: its error beside that of a constant prediction."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ def worse_than_chance(error: float, labels: Labels) -> str | None:
     images = len(labels)
     chance = float(np.bincount(labels).max() / images)
     bound = chance + 3 * (chance * (1 - chance) / images) ** 0.5
-    if 1 - error / 100 > bound:
+    if bound >= 1:  # too few images, or too few of the other classes: nothing is clearly better
+        bound = chance
+    if 1 - error / 100 > bound or chance == 1:
         return None
     return (
-        f"{error:.1f}% validation error is no better than chance ({100 - 100 * chance:.1f}%); "
-        "likely causes: "
+        f"{error:.1f}% validation error is not clearly better than chance "
+        f"({100 - 100 * chance:.1f}%) on {images} images; likely causes: "
     )

@@ -27,7 +27,7 @@ def load_teacher(config: SupervisedSlice, data: Prepared, device: torch.device) 
     key = f"networks.{config.name}.weights"
     spec = specify(config.network, data)
     check_memory(spec, device)
-    check_structure(spec)
+    check_structure(spec, f"networks.{config.name}")
     network = build(spec)
     load_weights(network, spec, config.network, key)
     metrics = validator(data, device)(network.to(device).eval())

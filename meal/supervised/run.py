@@ -108,7 +108,7 @@ def train_supervised(
         )
     batch_size = ranks.check_divisible(f"{title}: batch_size", settings.batch_size, known)
     check_memory(spec, device, batch_size // ranks.size(), settings.precision)
-    check_structure(spec)
+    check_structure(spec, f"networks.{config.name}")
     network = build(spec, seed)
     load_weights(network, spec, config.network, f"networks.{config.name}.weights")
     held = freeze(network, spec, settings.frozen, frozen_key(config.name, purpose))

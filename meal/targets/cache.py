@@ -27,7 +27,7 @@ from torch import Tensor
 
 from meal.core.digests import sha256
 from meal.core.errors import UserError
-from meal.core.files import check_file, read_sealed, write_errors, write_sealed
+from meal.core.files import check_file, read_sealed, umask, write_errors, write_sealed
 from meal.data.prepared import Split
 from meal.targets.topk import compress, expand, index_dtype
 
@@ -198,7 +198,7 @@ def create(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Memmap:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         os.close(handle)
         new = Path(name)
-        new.chmod(0o644)  # mkstemp creates private files
+        new.chmod(0o666 & ~umask())  # mkstemp creates private files
         try:
             with write_errors(path, OSError):
                 np.lib.format.open_memmap(new, mode="w+", dtype=dtype, shape=shape)

@@ -15,7 +15,7 @@ from meal.configure.schema import Params, load_params
 from meal.configure.slices import resolve
 from meal.core.digests import sha256
 from meal.core.errors import UserError
-from meal.core.settings import parse
+from meal.core.settings import parse, parse_yaml
 from meal.datasets.registry import DATASETS
 from meal.models.architectures import check
 from meal.models.settings import Network
@@ -27,9 +27,13 @@ from tests.conftest import ROOT
 FAULTS = {
     "student=nope": "student='nope': not one of networks; allowed: densenet, ",
     "teachers=[ghost]": "teachers='ghost': not one of networks; allowed: densenet, ",
-    "teachers=[]": "teachers=[]: list should have at least 1 item",
+    "teachers=[]": "teachers=[]: must have at least 1 entries",
+    "networks.ensemble={arch: vgg19}": "and is not one of mean, ensemble, ensemble_fitted",
+    "views.scale='0.3,1'": "views.scale='0.3,1': must be a list",
+    "teaching.epochs=1:30": "teaching.epochs='1:30': must be a valid integer",
+    "networks.vgg.input={mean: [1.0e+300], std: [1]}": "must be less than or equal to 1000",
     "teachers=[vgg, vgg]": "teachers=['vgg', 'vgg']: vgg is repeated",
-    "teachers=vgg": "teachers='vgg': must be a valid list",
+    "teachers=vgg": "teachers='vgg': must be a list",
     "teachers=['../../x']": "teachers.0='../../x': a name has 1 to 64 letters",
     "dataset=mnist": "dataset='mnist': unknown; allowed: cifar10, cifar100, digits, fashion_mnist",
     "dataset=folder": "data.root=auto: dataset folder needs it",
@@ -52,7 +56,7 @@ FAULTS = {
         "options.weights\\x1b[31m\\n=1"
     ),
     "views.count=1000000000": "views.count=1000000000: must be less than or equal to 100000",
-    "distill.lr=1e300": "distill.lr='1e300': must be less than or equal to",
+    "distill.lr=1e300": "distill.lr=1e+300: must be less than or equal to",
     "cache.top_k=none": "cache.top_k='none': to leave it unset, write all",
     "data.root=none": "data.root='none': to leave it unset, write auto",
     "networks.vgg={arch: timm/resnet18.a1}": "arch='timm/resnet18.a1': unknown",
@@ -116,7 +120,7 @@ FAULTS = {
     "teaching.early_stopping=3": "teaching.early_stopping=3: the last epoch is then a worse one",
     "teaching.early_stopping=all": "early_stopping='all': to leave it unset, write none",
     "teaching.optimizer=adam": "teaching.optimizer='adam': must be 'sgd' or 'adamw'",
-    "teaching.betas=[0.9]": "teaching.betas=[0.9]: ",
+    "teaching.betas=[0.9]": "teaching.betas=[0.9]: must have at least 2 entries",
     "teaching.clip_norm=0": "teaching.clip_norm=0: must be greater than or equal to 0.000000001",
     "teaching.layer_decay=1.1": "teaching.layer_decay=1.1: must be less than or equal to 1",
     "teaching.views={count: 3}": "teaching.views.count: unknown key; allowed here: crop, ",
@@ -139,10 +143,10 @@ FAULTS = {
 
 def change(params: dict[str, Any], assignment: str) -> None:
     key, value = assignment.split("=", 1)
-    *path, last = [yaml.safe_load(key)] if key.startswith('"') else key.split(".")
+    *path, last = [parse_yaml(key)] if key.startswith('"') else key.split(".")
     for part in path:
         params = params[part]
-    params[last] = yaml.safe_load(value)
+    params[last] = parse_yaml(value)
 
 
 @pytest.mark.parametrize(("assignment", "message"), FAULTS.items())

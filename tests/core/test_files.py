@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
 from pathlib import Path
 
@@ -28,6 +29,25 @@ def test_a_failing_block_leaves_the_old_content(tmp_path: Path) -> None:
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_an_error_of_a_full_disk_names_the_file_and_files_follow_the_umask(tmp_path: Path) -> None:
+    with (
+        pytest.raises(UserError, match=r"a\.txt cannot be written: No space left"),
+        atomic_path(tmp_path / "a.txt"),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    before = os.umask(0o027)
+    try:
+        with atomic_folder(tmp_path / "folder") as made:
+            write_json(made / "b.json", {})
+    finally:
+        os.umask(before)
+    modes = [
+        path.stat().st_mode & 0o777
+        for path in (made.parent / "folder", tmp_path / "folder" / "b.json")
+    ]
+    assert modes == [0o750, 0o640]
 
 
 def test_nothing_is_renamed_before_its_bytes_are_on_disk(

@@ -176,6 +176,8 @@ def test_a_module_outside_the_folder_networks_is_never_imported(
         ("return nn.Linear(1, 5, nonsense=1)", "cannot be built with options {}: TypeError"),
         ("return {}['x']", r"options {}: KeyError: 'x' \(own.py, line 3\)"),
         ("return nn.LSTM(1, 5)", "does not take images of"),
+        ("return nn.Sequential(nn.ReLU(inplace=True), nn.Flatten(), nn.LazyLinear(5))", "in place"),
+        ("return nn.Sequential(nn.Flatten(), nn.LazyLinear(5), nn.Softmax(1))", "expected: logits"),
     ],
 )  # fmt: skip
 def test_an_invalid_network_of_the_users_own_is_an_error(
@@ -184,7 +186,14 @@ def test_an_invalid_network_of_the_users_own_is_an_error(
     code = f"from torch import nn\ndef make(channels, classes, image_size):\n    {body}\n"
     own_networks(tmp_path, monkeypatch, code)
     with pytest.raises(UserError, match=message):
-        check_structure(spec("networks.own:make"))
+        check_structure(spec("networks.own:make"), "networks.mine")
+
+
+@pytest.mark.parametrize("blocks", ["head", "nope"])
+def test_blocks_without_feature_maps_are_an_error_that_names_the_network(blocks: str) -> None:
+    taps = {"head": "5", "nope": "nope"}[blocks]
+    with pytest.raises(UserError, match=r"^networks\.mine\.blocks[:=]"):
+        check_structure(spec("tiny", blocks=(taps,)), "networks.mine")
 
 
 def test_a_change_to_the_users_own_code_changes_its_digest(
@@ -195,6 +204,13 @@ def test_a_change_to_the_users_own_code_changes_its_digest(
     (tmp_path / "networks" / "parts").mkdir()
     (tmp_path / "networks" / "parts" / "helper.py").write_text("x = 1\n")
     assert before != own_digest("networks.own:make")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "far.py").write_text("x = 1\n")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "networks" / "linked").symlink_to(tmp_path / "elsewhere")
+    linked = own_digest("networks.own:make")
+    (tmp_path / "elsewhere" / "far.py").write_text("x = 2\n")
+    assert linked != own_digest("networks.own:make")
     assert own_digest("resnet18") is None and own_digest("timm/resnet18") is None
 
 

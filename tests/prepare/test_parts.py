@@ -132,3 +132,21 @@ def test_what_has_changed_or_is_damaged_is_read_again(
     after = prepared(root, tmp_path / "after", work)
     assert len(reads) == 128 and "001.jpg" in reads
     assert after.fingerprint == prepared(root, tmp_path / "fresh", None).fingerprint
+
+
+def test_a_swap_of_two_files_is_noticed_even_if_size_and_time_are_equal(
+    root: Path, work: Path, reads: list[str], tmp_path: Path
+) -> None:
+    """As after unpacking an archive, whose files all have one time."""
+    one, two = (root / "train" / "cat" / f"00{number}.jpg" for number in (1, 2))
+    content = one.read_bytes()
+    two.write_bytes(content[:-2] + b"\xff\xd9")  # as long
+    for path in (one, two):
+        os.utime(path, (1, 1))
+    prepared(root, tmp_path / "before", work)
+    one.rename(root / "swapped")
+    two.rename(one)
+    (root / "swapped").rename(two)
+    reads.clear()
+    prepared(root, tmp_path / "after", work)
+    assert {"001.jpg", "002.jpg"} <= set(reads)

@@ -20,10 +20,12 @@ from meal.datasets import registry
 from meal.datasets.raw import RawImages
 from meal.datasets.registry import Dataset
 from meal.models.factory import build
+from meal.models.foreign import read_state
 from meal.models.settings import WeightsFile
 from meal.models.spec import NetworkSpec, specify
 from meal.prepare.preparation import prepare
 from meal.prepare.settings import PrepareSlice
+from meal.supervised.chance import worse_than_chance
 from meal.supervised.loading import load_teacher
 from meal.supervised.settings import SupervisedSlice
 from meal.views.pipelines import PlainPipeline
@@ -167,3 +169,36 @@ def test_a_pretrained_head_for_other_classes_is_an_error(
     config = teacher({"arch": "torchvision/squeezenet1_1", "weights": "pretrained"})
     with pytest.raises(UserError, match="has 1000 classes, but the dataset has 3"):
         load_teacher(config, data, CPU)
+
+
+@pytest.mark.parametrize(
+    ("counts", "error", "refused"),
+    [
+        ((2, 2), 0.0, False),  # too few images for anything to be clearly better
+        ((2, 2), 50.0, True),
+        ((95, 5), 0.0, False),
+        ((95, 5), 5.0, True),
+        ((450, 450), 49.0, True),
+        ((450, 450), 40.0, False),
+        ((8, 0), 0.0, False),
+    ],
+)
+def test_a_network_that_is_better_than_a_constant_is_not_refused_for_want_of_images(
+    counts: tuple[int, int], error: float, refused: bool
+) -> None:
+    labels = np.repeat([0, 1], counts)
+    assert (worse_than_chance(error, labels) is not None) is refused
+
+
+def test_weights_from_common_trainers_are_unwrapped_and_broken_ones_named(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    for prefix in ("module.", "_orig_mod.", "module._orig_mod."):
+        torch.save({"model_state_dict": {f"{prefix}head.weight": torch.ones(2)}}, path)
+        assert list(read_state(path)) == ["head.weight"]
+    torch.save({"head.weight": torch.tensor([1.0, torch.nan])}, path)
+    with pytest.raises(UserError, match=r"head\.weight has values that are not finite"):
+        read_state(path)
+    with pytest.warns(FutureWarning, match=r"torch\.jit\.script"):
+        torch.jit.script(nn.Linear(1, 1)).save(path)
+    with pytest.raises(UserError, match="is a TorchScript archive; save its state_dict"):
+        read_state(path)
