@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 
 matplotlib.use("svg")
-# Text stays text: the browser has the letters that matplotlib's font lacks.
-warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from")
 
 from matplotlib import pyplot as plt
 
@@ -27,6 +25,8 @@ _STYLE = (
     "text{fill:currentColor}</style>"
 )
 
+# Text stays text: the browser has the letters that matplotlib's font lacks.
+warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from")
 matplotlib.rcParams.update(
     {
         "svg.hashsalt": "meal",
