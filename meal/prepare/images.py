@@ -19,7 +19,7 @@ from meal.datasets.raw import UNLABELLED, RawFiles, RawImages
 from meal.datasets.settings import LARGEST, SMALLEST, Data
 from meal.prepare.duplicates import NO_LABELS, pixel_digests
 from meal.prepare.scanning import Scan, scan
-from meal.prepare.splitting import Rows, Split, check_classes, split_images
+from meal.prepare.splitting import Rows, SplitRows, check_classes, split_images
 from meal.prepare.statistics import sums
 
 MOST_IN_MEMORY = 2**30  # bytes of pixels; larger datasets stay files (data.store: auto)
@@ -37,7 +37,7 @@ class Found:
         facts: further entries of the manifest.
     """
 
-    split: Split
+    split: SplitRows
     arrays: Mapping[str, NDArray[Any]]
     digests: NDArray[np.uint8]
     sums: NDArray[np.int64]
@@ -113,11 +113,11 @@ def from_files(
     arrays: dict[str, NDArray[Any]]
     if as_array:
         arrays = {
-            f"{split}_images": np.ascontiguousarray(found.pixels[rows[split]][..., :channels])
-            for split in SPLITS
+            f"{name}_images": np.ascontiguousarray(found.pixels[rows[name]][..., :channels])
+            for name in SPLITS
         }
     else:
-        arrays = {f"{split}_index": found.index(rows[split]) for split in SPLITS}
+        arrays = {f"{name}_index": found.index(rows[name]) for name in SPLITS}
     return Found(
         split,
         arrays=arrays,

@@ -23,7 +23,7 @@ _FEWEST = 2  # images of a class, one for each side of a split
 
 
 @dataclass(frozen=True)
-class Split:
+class SplitRows:
     """The images of each split, in ascending order, and all labels, with hidden ones removed.
 
     Attributes:
@@ -42,7 +42,7 @@ def split_images(
     data: Data,
     test_fraction: float,
     classes: Sequence[str],
-) -> Split:
+) -> SplitRows:
     """Split off what the dataset does not define, and choose the images that keep their labels.
 
     Args:
@@ -80,7 +80,7 @@ def split_images(
         labelled, rows["validation"] = (labelled[part] for part in parts)
     rows["train"] = np.sort(np.concatenate([labelled, hidden, unlabelled]))
     labels[hidden] = UNLABELLED
-    return Split(rows, labels)
+    return SplitRows(rows, labels)
 
 
 def choose_labelled(
