@@ -80,7 +80,7 @@ def make_teachers(
             path,
             {
                 "name": name, **common, "dtype": "float16", "enabled": not online,
-                "top_k": None, "mean_of": None, "code": "", "image_size": 32,
+                "top_k": None, "block_count": 3, "mean_of": None, "code": "", "image_size": 32,
                 "network": asdict(spec(archs[index % len(archs)])),
                 "blocks": {str(block): unit for block in (1, 2, 3)},
             },
