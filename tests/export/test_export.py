@@ -275,7 +275,7 @@ def test_a_fault_of_the_machine_is_none_of_the_network(
         raise RuntimeError("the exporter gives up") from fault
 
     monkeypatch.setattr(onnx_file.torch.onnx, "export", broken)
-    with pytest.raises((type(fault), UserError), match="no onnxscript|No space left"):
+    with pytest.raises((type(fault), UserError), match=r"no onnxscript|No space left"):
         export(config(), run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
