@@ -140,6 +140,7 @@ assert float(state["norm.bias"].sum()) == 64 * 7.0, state["norm.bias"]
 """
 
 
+@pytest.mark.slow
 def test_timms_pretrained_weights_come_from_its_hub(tmp_path: Path) -> None:
     """Another stand-in, in the layout of the hub's own cache; nothing uses the network."""
     import timm
