@@ -100,7 +100,7 @@ def launch_on_all(command: Sequence[str]) -> None:
 def _stage_command(message: str) -> list[str]:
     """What the first machine asks for, if it is a stage: the store has no password."""
     found = json.loads(message)
-    if found[:1] != ["-m"] or not re.fullmatch(r"stages\.\w+", found[1]):
+    if found[:1] != ["-m"] or not re.fullmatch(r"stages\.\w+", "".join(found[1:2])):
         raise UserError(f"{message}: not a stage; it was not run")
     return list(found)
 

@@ -47,8 +47,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: if it cannot be read or does not hold keys and values.
     """
     try:
-        raw = copy.deepcopy(parse_yaml(path.read_text(encoding="utf-8")))
-    except (OSError, YAMLError, *_CONSTRUCTORS) as error:
+        raw = copy.deepcopy(_content(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path.name} cannot be read: {reason}") from None
     if not isinstance(raw, dict):
@@ -56,17 +56,26 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return raw
 
 
-@functools.lru_cache(maxsize=1)
 def parse_yaml(text: str) -> Any:
     """The values in a text, as DVC reads them: YAML 1.2, in which 010 is ten and 5e-05 a number.
 
-    The last result is kept, and must not be changed: a stage reads params.yaml several times.
-
     Raises:
-        YAMLError, ValueError and others: if it is not YAML.
+        ValueError: if it is not YAML.
     """
-    _check_nesting(text)
-    return _parser().load(text)
+    try:
+        return _parser().load(text)
+    except (YAMLError, *_CONSTRUCTORS) as error:
+        raise ValueError(str(error)) from None
+
+
+@functools.lru_cache(maxsize=1)
+def _content(text: str) -> Any:
+    """The values in a text; a stage reads the same params.yaml several times."""
+    try:
+        _check_nesting(text)
+    except YAMLError as error:
+        raise ValueError(str(error)) from None
+    return parse_yaml(text)
 
 
 def _parser() -> YAML:

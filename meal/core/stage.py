@@ -48,9 +48,8 @@ def run_stage(main: Callable[[], None], *, ranked: bool = False) -> None:
     log_to_stderr()
     if "DVC_STAGE" in os.environ:
         leave_with_parent()
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # so that nothing half-written is left
+    # As an exception, so that nothing half-written is left.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if ranked:
             _run_ranked(main)

@@ -11,7 +11,6 @@ import pandas as pd
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import SCMError
-from ruamel.yaml.error import YAMLError
 
 from meal.configure.defaults import flat
 from meal.core.errors import UserError
@@ -19,6 +18,7 @@ from meal.core.paths import METRICS, PARAMS, SCORES
 from meal.core.settings import parse_yaml
 from meal.experiments.freshness import LOCK, TESTED, VALIDATED, folder_reader, freshness
 from meal.experiments.repository import open_repository
+from meal.experiments.snapshots import WORKSPACE
 
 TEST = (str(METRICS), str(SCORES))  # files of scores on test images
 
@@ -91,15 +91,14 @@ def _finished(commit: Any) -> Iterator[Any]:
 
 def is_fresh(repo: Repo, revision: str, file: str) -> bool:
     """Whether the scores in a file of a revision, or `workspace`, are those of its parameters."""
-    here = revision == "workspace"
-    read = (
-        (lambda name: Path(name).read_text("utf-8"))
-        if here
-        else repo.scm.get_fs(revision).read_text
-    )
+    tree = None if revision == WORKSPACE else repo.scm.get_fs(revision)
+
+    def read(name: str) -> Any:
+        return parse_yaml(tree.read_text(name) if tree else Path(name).read_text("utf-8"))
+
     try:
-        lock, params = (parse_yaml(read(name)) for name in (LOCK, PARAMS.name))
-    except (OSError, YAMLError):
+        lock, params = read(LOCK), read(PARAMS.name)
+    except (OSError, ValueError):
         return False
     stages = TESTED if file in TEST else VALIDATED
     return not freshness(revision, lock or {}, params or {}, folder_reader(repo), stages).stale

@@ -14,7 +14,6 @@ from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import RevError, SCMError, resolve_rev
-from ruamel.yaml.error import YAMLError
 from tqdm import tqdm
 
 from meal.core.errors import UserError
@@ -123,7 +122,7 @@ def _snapshot(
 def _read(read: Callable[[str], str], file: str, name: str) -> dict[str, Any]:
     try:
         content = (json.loads if file.endswith(".json") else parse_yaml)(read(file))
-    except (OSError, ValueError, YAMLError, DvcException):
+    except (OSError, ValueError, DvcException):
         content = None
     if not isinstance(content, dict):
         raise UserError(f"{name} has no {file}: it predates that file, or its run did not finish")

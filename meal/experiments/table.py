@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pandas as pd
-from ruamel.yaml.error import YAMLError
 
 from meal.core.errors import UserError
 from meal.core.settings import parse_yaml
@@ -135,7 +134,7 @@ def _found(runs: pd.DataFrame, key: str, text: str) -> str:
     values = runs[key].astype(str).unique()
     try:
         meant = {text, str(parse_yaml(text))}
-    except YAMLError:
+    except ValueError:
         meant = {text}
     for value in values:
         if value in meant or (_number(text) is not None and _number(value) == _number(text)):
